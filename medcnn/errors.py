@@ -1,0 +1,16 @@
+"""The two ways medcnn stops on purpose. Each message says where, what came, what was expected, what to do."""
+
+
+class InputError(ValueError):
+    """The user can mend it: a config, an input file, an argument. The command line exits with code 2."""
+
+
+class RunError(RuntimeError):
+    """The work failed although the input was fine: a full disk, a lost device. Exit code 1."""
+
+
+class MissingExtra(InputError):
+    """An optional package is absent; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package}, which is not installed: pip install 'medcnn[{extra}]'")
