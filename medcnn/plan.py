@@ -1,0 +1,105 @@
+"""The plan: the config's sections with every `auto` decided, and the reason for each decision.
+
+`medcnn/model/rules.py` makes a plan; a person may edit `plan.yaml` and run again.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from medcnn.config import AugmentConfig, ImageConfig, Modality, ModelConfig, Section, SplitConfig, TrainingConfig, read_yaml
+from medcnn.errors import InputError
+from medcnn.tables import Task
+
+
+class SplitPlan(SplitConfig):
+    """How patients are dealt to parts, decided."""
+
+    scheme: Literal["given", "holdout", "kfold"]
+
+
+class ImagePlan(ImageConfig):
+    """What an image is when a model sees it, decided."""
+
+    size_px: Annotated[int, Field(ge=8, le=2048)]
+    channels: Literal[1, 3]
+    fit: Literal["pad", "crop", "stretch"]
+
+
+class AugmentPlan(AugmentConfig):
+    """Training transforms, decided."""
+
+    policy: Modality | Literal["none"]
+
+
+class ModelPlan(ModelConfig):
+    """What is trained, decided."""
+
+    pretrained: bool
+    dropout: float
+
+
+class TrainingPlan(TrainingConfig):
+    """How it is trained, decided."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    backbone_lr_factor: float
+    head_epochs: int
+    imbalance: Literal["none", "loss_weights", "oversample"]
+    precision: Literal["float32", "bfloat16"]
+    n_workers: int
+
+
+class Plan(Section):
+    """Everything that was decided for one cohort on one machine.
+
+    task, labels: what is learnt; a binary task has one label. reasons: dotted key -> sentence.
+    """
+
+    task: Task
+    labels: tuple[str, ...]
+    seed: int
+    split: SplitPlan
+    image: ImagePlan
+    augment: AugmentPlan
+    model: ModelPlan
+    training: TrainingPlan
+    reasons: dict[str, str]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read `plan.yaml`, edited or not; raises InputError naming the keys that do not fit."""
+    tree = read_yaml(path)
+    try:
+        return Plan.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        raise InputError(f"{path}: {problems}; mend the file or delete it to have it written anew") from None
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write the plan as YAML with each reason as a comment on its line; reading it gives the same plan."""
+    path.write_text(plan_text(plan), encoding="utf-8")
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as commented YAML."""
+    lines = ["# Every decision for this run. Edit a value and run again: it is honoured, and what depends on it is redone."]
+    for key, value in plan.model_dump(mode="json", exclude={"reasons"}).items():
+        if isinstance(value, dict):
+            lines.append(f"{key}:")
+            lines += [f"  {_line(f'{key}.{name}', name, item, plan.reasons)}" for name, item in value.items()]
+        else:
+            lines.append(_line(key, key, value, plan.reasons))
+    reasons = yaml.safe_dump({"reasons": plan.reasons}, sort_keys=False, allow_unicode=True, width=1000)
+    return "\n".join([*lines, "", reasons])
+
+
+def _line(dotted: str, name: str, value: Any, reasons: dict[str, str]) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    comment = f"  # {reasons[dotted]}" if dotted in reasons else ""
+    return f"{name}: {text}{comment}"
