@@ -22,6 +22,7 @@ import medcnn
 from medcnn.errors import InputError, RunError
 
 STAMP = "stamp.json"
+DRAFT_KEY = "draft.key"
 CHUNK_BYTES = 1 << 20
 
 
@@ -115,7 +116,7 @@ def drafted(folder: Path, *, stage: str, settings: Mapping[str, Any], inputs: Ma
         outputs={
             str(file.relative_to(draft).as_posix()): file_digest(file)
             for file in sorted(draft.rglob("*"))
-            if file.is_file() and file.name != "draft.key"
+            if file.is_file() and file.name != DRAFT_KEY
         },
         cpu_seconds=round(_cpu_seconds() - cpu, 3),
         wall_seconds=round(time.monotonic() - started, 3),
@@ -123,7 +124,17 @@ def drafted(folder: Path, *, stage: str, settings: Mapping[str, Any], inputs: Ma
         finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         version=medcnn.__version__,
     )
-    _publish(draft, folder, stamp)
+    write_file(draft / STAMP, (json.dumps(asdict(stamp), indent=1, default=str) + "\n").encode())
+    _publish(draft, folder)
+
+
+def recover(folder: Path) -> None:
+    """Finish what a killed process had begun: publish a stamped draft, or put the previous folder back."""
+    draft, previous = folder.with_name(f".{folder.name}.draft"), folder.with_name(f".{folder.name}.previous")
+    if (draft / STAMP).is_file():
+        _publish(draft, folder)
+    elif previous.exists() and not folder.exists():
+        previous.replace(folder)
 
 
 def stage_key(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
@@ -169,16 +180,15 @@ def make_folder(folder: Path) -> Path:
 
 
 def _open_draft(draft: Path, key: str) -> None:
-    note = draft / "draft.key"
+    note = draft / DRAFT_KEY
     if draft.exists() and not (note.is_file() and note.read_text(encoding="utf-8") == key):
         shutil.rmtree(draft)
     draft.mkdir(parents=True, exist_ok=True)
     note.write_text(key, encoding="utf-8")
 
 
-def _publish(draft: Path, folder: Path, stamp: Stamp) -> None:
-    write_file(draft / STAMP, (json.dumps(asdict(stamp), indent=1, default=str) + "\n").encode())
-    (draft / "draft.key").unlink()
+def _publish(draft: Path, folder: Path) -> None:
+    (draft / DRAFT_KEY).unlink(missing_ok=True)
     previous = folder.with_name(f".{folder.name}.previous")
     shutil.rmtree(previous, ignore_errors=True)
     if folder.exists():

@@ -105,5 +105,9 @@ def read_findings(path: Path) -> list[Finding]:
 
 def read_fingerprint(path: Path) -> Fingerprint:
     """Read `fingerprint.json`."""
-    tree = json.loads(path.read_text(encoding="utf-8"))
-    return Fingerprint(**{key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()})
+    tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return Fingerprint(
+        **{  # type: ignore[arg-type]  # a file that does not fit raises TypeError
+            key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()
+        }
+    )

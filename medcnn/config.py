@@ -7,7 +7,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -298,7 +298,7 @@ def build_config(tree: Mapping[str, Any], *, source: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise InputError("; ".join(_explain(problem, source) for problem in error.errors())) from None
+        raise InputError(explain_problems(error, Config, source=source)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -353,13 +353,13 @@ _PATH_KEYS = {("data", "path"), ("data", "image_root"), ("data", "label_table"),
 
 
 def _anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
-    anchored = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    anchored: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
     for section, key in _PATH_KEYS:
         values = anchored.get(section)
         if isinstance(values, dict) and isinstance(values.get(key), str):
             values[key] = str((folder / str(values[key])).resolve())
     if isinstance(anchored.get("cohort"), str):
-        anchored["cohort"] = str((folder / anchored["cohort"]).resolve())
+        anchored["cohort"] = str((folder / str(anchored["cohort"])).resolve())
     return anchored
 
 
@@ -380,29 +380,62 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise InputError(f"override {override!r}: the value is not valid YAML") from None
 
 
-def _explain(problem: Mapping[str, Any], source: str) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1, cutoff=0.5)
-        hint = (
-            f"; did you mean {'.'.join([*location[:-1], near[0]])}?" if near else f"; known here: {', '.join(_known_keys(location[:-1]))}"
-        )
-        return f"{source}: {key} is not a known key{hint}"
-    if problem["type"] == "missing":
-        return f"{source}: {key} is required and missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    came = problem.get("input")
-    shown = f", got {came!r}" if isinstance(came, str | int | float | bool) else ""
-    return f"{source}: {key + ': ' if key else ''}{message}{shown}"
+def explain_problems(error: ValidationError, root: type[BaseModel], *, source: str) -> str:
+    """One sentence for each key that does not fit: file, key, what was expected, what came, the nearest known name."""
+    by_key: dict[str, list[Mapping[str, Any]]] = {}
+    for problem in error.errors():
+        key = ".".join(_field_path(problem["loc"], root))
+        by_key.setdefault(key, []).append(problem)
+    return "; ".join(f"{source}: {_explain(key, problems, root)}" for key, problems in by_key.items())
 
 
-def _known_keys(location: Iterable[str]) -> list[str]:
-    model: type[BaseModel] = Config
+def _explain(key: str, problems: Sequence[Mapping[str, Any]], root: type[BaseModel]) -> str:
+    first = problems[0]
+    *sections, name = key.split(".")
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(sections, root)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {'.'.join([*sections, near[0]])}?" if near else f"known here: {', '.join(known)}"
+        return f"{key} is not a known key; {hint}"
+    if first["type"] == "missing":
+        return f"{key} is required and missing"
+    expected = " or ".join(dict.fromkeys(_expected(problem["msg"]) for problem in problems)).replace(" or expected ", " or ")
+    came = first.get("input")
+    shown = f", got {came!r}" if isinstance(came, str | int | float | bool | list | None) else ""
+    return f"{key + ': ' if key else ''}{expected}{shown}"
+
+
+def _expected(message: str) -> str:
+    return (
+        message.removeprefix("Value error, ").replace("Input should be ", "expected ").replace(", unable to parse string as an integer", "")
+    )
+
+
+def _field_path(location: Iterable[int | str], root: type[BaseModel]) -> list[str]:
+    """The part of pydantic's location that a user wrote: without its names for the branches of a union."""
+    path: list[str] = []
+    model: type[BaseModel] | None = root
     for part in location:
-        field = model.model_fields.get(part)
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+        if isinstance(part, int):
+            path.append(str(part))
+        elif model is not None:
+            path.append(part)
+            field = model.model_fields.get(part)
+            model = _section_of(field.annotation) if field else None
+    return path
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _known_keys(location: Iterable[str], root: type[BaseModel]) -> list[str]:
+    model: type[BaseModel] | None = root
+    for part in location:
+        field = model.model_fields.get(part) if model else None
+        if field is not None:
+            model = _section_of(field.annotation)
+    return list(model.model_fields) if model else []

@@ -9,7 +9,17 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from medcnn.config import AugmentConfig, ImageConfig, Modality, ModelConfig, Section, SplitConfig, TrainingConfig, read_yaml
+from medcnn.config import (
+    AugmentConfig,
+    ImageConfig,
+    Modality,
+    ModelConfig,
+    Section,
+    SplitConfig,
+    TrainingConfig,
+    explain_problems,
+    read_yaml,
+)
 from medcnn.errors import InputError
 from medcnn.tables import Task
 
@@ -77,8 +87,8 @@ def read_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
-        raise InputError(f"{path}: {problems}; mend the file or delete it to have it written anew") from None
+        problems = explain_problems(error, Plan, source=str(path))
+        raise InputError(f"{problems}; mend the file or delete it to have it written anew") from None
 
 
 def write_plan(plan: Plan, path: Path) -> None:

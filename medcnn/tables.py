@@ -265,7 +265,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         if suffix == ".parquet":
             return pd.read_parquet(path)
-        text_columns = {column: str for column in ("image_id", "patient_id", "study_id")}
+        text_columns = dict.fromkeys(("image_id", "patient_id", "study_id"), str)
         return pd.read_csv(path, sep="\t" if suffix == ".tsv" else ",", dtype=text_columns)
     except (ValueError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from error

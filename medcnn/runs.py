@@ -1,0 +1,160 @@
+"""A run: one config, its folder, the cohort folder it may share, and the rule by which a stage is done or skipped."""
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from medcnn.artifact import code_digest, drafted, is_current, make_folder, read_stamp, recover, stage_key, write_file
+from medcnn.config import Config, build_config, changed_keys, read_yaml, write_config
+from medcnn.errors import InputError, RunError
+from medcnn.progress import Progress, shown, silent
+
+CONFIG_FILE = "config.yaml"
+LEDGER_FILE = "test_ledger.jsonl"
+COHORT_STAGES = ("ingest", "audit", "fingerprint", "split", "cache")
+
+# Which source a stage's result depends on: a change there makes the stage run again.
+ROOMS = {
+    "ingest": ("tables", "data"),
+    "audit": ("tables", "data"),
+    "fingerprint": ("data/fingerprint",),
+    "split": ("data/split",),
+    "cache": ("data/cache", "data/images", "data/dicom"),
+    "plan": ("plan", "model/rules"),
+    "train": ("model", "data/augment"),
+    "predict": ("model",),
+    "calibrate": ("evaluation",),
+    "evaluate": ("evaluation", "tables"),
+    "explain": ("model/explain",),
+    "report": ("report", "evaluation", "readout"),
+    "import": ("tables",),
+    "compare": ("evaluation", "tables"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where one config's results stand. shared: the cohort folder belongs to several runs."""
+
+    config: Config
+    folder: Path
+    cohort: Path
+    shared: bool
+    progress: Progress = silent
+    say: Callable[[str], None] = lambda _: None
+
+    @property
+    def ledger(self) -> Path:
+        """The test ledger: it belongs to the test set, so to the cohort when several runs share it."""
+        return (self.cohort if self.shared else self.folder) / LEDGER_FILE
+
+    def done(self, name: str) -> Path:
+        """Folder of a finished stage of this run; raises InputError when it is not there."""
+        folder = self.folder / name
+        if read_stamp(folder) is None:
+            raise InputError(f"{folder}: stage {name} is not finished; run `medcnn run` on this config first")
+        return folder
+
+
+def open_run(config: Config, out: Path | None = None, *, update: bool = False, quiet: bool = False) -> Run:
+    """Make or reopen a run's folder.
+
+    Raises InputError when the folder holds a run of another config (and `update` is not set), or cannot be written to.
+    """
+    folder = make_folder((out or Path("reports") / config.name).resolve())
+    cohort = make_folder(config.cohort or folder / "cohort")
+    _require_same_config(config, folder, update)
+    aside = folder / f".{CONFIG_FILE}"
+    write_config(config, aside)
+    write_file(folder / CONFIG_FILE, aside.read_bytes())
+    aside.unlink()
+    say: Callable[[str], None] = (lambda _: None) if quiet else functools.partial(print, flush=True)
+    return Run(config, folder, cohort, config.cohort is not None, silent if quiet else shown, say)
+
+
+def reopen_run(folder: Path) -> Run:
+    """The run in a folder, by its saved config; raises InputError when there is none."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise InputError(f"{folder}: holds no run ({CONFIG_FILE} is missing); expected the folder that `medcnn run --out` made")
+    config = build_config(read_yaml(path), source=str(path))
+    return Run(config, folder, config.cohort or folder / "cohort", config.cohort is not None)
+
+
+def do_stage(
+    run: Run,
+    name: str,
+    work: Callable[[Path], None],
+    *,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    place: str | None = None,
+) -> Path:
+    """Do a stage unless its folder was made from the same settings, inputs and code; return the folder.
+
+    work: writes into the draft folder it is given. place: the folder's name within the run (default: the stage's name).
+    """
+    stamps = {upstream: read_stamp(folder) for upstream, folder in inputs.items()}
+    contents = {upstream: stamp.content if stamp else "" for upstream, stamp in stamps.items()}
+    code = code_digest(*ROOMS[name])
+    folder = _stage_folder(run, name, place or name, stage_key(name, settings, contents, code))
+    recover(folder)
+    if is_current(folder, stage_key(name, settings, contents, code)):
+        run.say(f"{place or name}: done before")
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.parent), drafted(folder, stage=name, settings=settings, inputs=contents, code=code) as draft:
+        work(draft)
+    stamp = read_stamp(folder)
+    run.say(f"{place or name}: done in {stamp.wall_seconds if stamp else 0:.1f} s")
+    return folder
+
+
+def append_ledger(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add one line to the test ledger and make it last."""
+    line = json.dumps(entry, sort_keys=True) + "\n"
+    before = path.read_bytes() if path.exists() else b""
+    write_file(path, before + line.encode())
+
+
+def read_ledger(path: Path) -> list[dict[str, Any]]:
+    """All openings of the test part so far, oldest first."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _stage_folder(run: Run, name: str, place: str, key: str) -> Path:
+    if name not in COHORT_STAGES:
+        return run.folder / place
+    return run.cohort / (f"{place}-{key[:10]}" if run.shared else place)
+
+
+def _require_same_config(config: Config, folder: Path, update: bool) -> None:
+    path = folder / CONFIG_FILE
+    if not path.is_file() or update:
+        return
+    changes = changed_keys(read_yaml(path), config.model_dump(mode="json"))
+    if changes:
+        raise InputError(
+            f"{folder}: holds a run of another config ({'; '.join(changes[:5])}); choose another --out, or --update to redo what depends on it"
+        )
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"{folder}: another process is working here; wait for it to end") from None
+    try:
+        yield
+    finally:
+        lock.release()
