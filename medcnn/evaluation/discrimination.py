@@ -1,0 +1,191 @@
+"""The AUROC and its intervals: DeLong, logit, Newcombe, Obuchowski when patients repeat, bootstrap as a check.
+
+One rule holds throughout: an interval is never empty. Where the variance is 0 or cannot be estimated (an AUROC of 0
+or 1, a constant score, fewer than two cases or patients of a class), Newcombe's interval answers, and the note says so.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import optimize, special
+
+from medcnn.errors import InputError
+from medcnn.evaluation.bootstrap import N_RESAMPLES, affordable, bootstrap_auroc, percentile_interval
+from medcnn.evaluation.clustered import Design, cluster_design, obuchowski_covariance
+from medcnn.evaluation.intervals import Estimate, FloatArray, normal_quantile, not_estimable, patient_codes
+from medcnn.evaluation.placements import check_scores, delong_covariance, placements
+
+NO_VARIANCE = 1e-26  # below this a variance is rounding: the smallest true one at n = 1,000,000 is larger
+
+
+# ---------------------------------------------------------------- limits from an AUROC and its variance
+
+
+def wald_limits(auroc: float, variance: float, confidence: float = 0.95) -> tuple[float, float]:
+    """AUROC +/- z SE, clipped to [0, 1], as pROC does."""
+    half = normal_quantile(confidence) * math.sqrt(variance)
+    return max(0.0, auroc - half), min(1.0, auroc + half)
+
+
+def logit_limits(auroc: float, variance: float, confidence: float = 0.95) -> tuple[float, float]:
+    """expit(logit AUROC +/- z SE / (AUROC (1 - AUROC))) (Pepe 2003, ISBN 9780198565826, p. 107); (NaN, NaN) at 0 and 1."""
+    if not 0 < auroc < 1:
+        return math.nan, math.nan
+    half = normal_quantile(confidence) * math.sqrt(variance) / (auroc * (1 - auroc))
+    centre = special.logit(auroc)
+    return float(special.expit(centre - half)), float(special.expit(centre + half))
+
+
+def newcombe_limits(auroc: float, n_positive: float, n_negative: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Newcombe's method 5: the AUROCs A with |A - estimate| <= z SE(A) (Newcombe 2006, doi:10.1002/sim.2324).
+
+    SE(A)^2 = A(1-A) [1 + (N-1) ((1-A)/(2-A) + A/(1+A))] / (m n) with N = (m + n)/2. Defined for any AUROC in [0, 1]
+    and any m, n >= 1, and never of zero width.
+    """
+    if not (0 <= auroc <= 1 and n_positive >= 1 and n_negative >= 1):
+        raise InputError(
+            f"Newcombe interval: expected an AUROC from 0 to 1 and at least one case of each class, got {auroc}, {n_positive}, {n_negative}"
+        )
+    squared_z, pairs = normal_quantile(confidence) ** 2, n_positive * n_negative
+
+    def spread(a: float) -> float:
+        return squared_z * a * (1 + ((n_positive + n_negative) / 2 - 1) * ((1 - a) / (2 - a) + a / (1 + a)))
+
+    def excess(a: float) -> float:
+        return (a - auroc) ** 2 * pairs - (1 - a) * spread(a)
+
+    def solve(function: Callable[[float], float], low: float, high: float) -> float:
+        return float(optimize.brentq(function, low, high, xtol=1e-15, rtol=1e-15))
+
+    # At 1 the estimate itself solves the equation: divide that root, 1 - a, out. The other end is its mirror image.
+    def excess_at_one(a: float) -> float:
+        return (1 - a) * pairs - spread(a)
+
+    if auroc == 1:
+        return solve(excess_at_one, 0.0, 1.0), 1.0
+    if auroc == 0:
+        return 0.0, 1 - solve(excess_at_one, 0.0, 1.0)
+    return solve(excess, 0.0, auroc), solve(excess, auroc, 1.0)
+
+
+# ---------------------------------------------------------------- from scores
+
+
+def auroc_interval(
+    y: ArrayLike, score: ArrayLike, patient: ArrayLike | None = None, *, method: str = "auto", confidence: float = 0.95
+) -> Estimate:
+    """AUROC with an interval; `method` of the result names the one that was used.
+
+    y: (n,) 0/1; score: (n,) real, higher means positive; patient: (n,) ids, or None when every row is its own patient.
+    method: "auto" takes "obuchowski" when a patient has several rows and "delong" otherwise; "logit" puts the same
+    variance on the logit scale ("logit_obuchowski" when patients repeat); "newcombe" uses the numbers of cases, or of
+    patients with a case when they repeat (which is conservative).
+
+    A class without a case: not estimable. No variance: Newcombe's interval, and the note says why.
+    Raises InputError for NaN scores, labels other than 0/1 and unknown methods.
+    """
+    if method not in {"auto", "delong", "obuchowski", "logit", "newcombe"}:
+        raise InputError(f"AUROC interval: unknown method {method!r}; expected auto, delong, obuchowski, logit or newcombe")
+    positive, scores = check_scores(y, score)
+    codes, n_patients = patient_codes(patient, len(scores))
+    lacking = lacking_class(int(positive.sum()), len(scores))
+    if lacking:
+        return not_estimable(lacking, method="" if method == "auto" else method)
+    model, design = placements(positive, scores), cluster_design(positive, codes, n_patients)
+    repeated = n_patients < len(scores)
+    use_obuchowski = method == "obuchowski" or (repeated and method != "delong")
+    covariance = obuchowski_covariance(positive, codes, n_patients, [model]) if use_obuchowski else delong_covariance([model])
+    name = {"auto": "obuchowski" if repeated else "delong", "logit": "logit_obuchowski" if repeated else "logit"}.get(method, method)
+    return _interval(model.auroc, float(covariance[0, 0]), design, name, confidence)
+
+
+def auroc_intervals(
+    y: ArrayLike,
+    score: ArrayLike,
+    patient: ArrayLike | None = None,
+    *,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> list[Estimate]:
+    """The AUROC with each interval: the one of the design first, then logit, Newcombe and the patient bootstrap.
+
+    The bootstrap is left out for n_resamples = 0 and where rows times resamples exceed the budget of `bootstrap.py`.
+    """
+    first = auroc_interval(y, score, patient, confidence=confidence)
+    if first.value is None:
+        return [first]
+    others = [auroc_interval(y, score, patient, method=method, confidence=confidence) for method in ("logit", "newcombe")]
+    estimates = [first, *(each for each in others if each.method != first.method)]
+    if affordable(len(np.asarray(y)), n_resamples):
+        estimates.append(auroc_bootstrap_interval(y, score, patient, n_resamples=n_resamples, seed=seed, confidence=confidence))
+    return estimates
+
+
+def auroc_bootstrap_interval(
+    y: ArrayLike,
+    score: ArrayLike,
+    patient: ArrayLike | None = None,
+    *,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    stratified: bool = False,
+    confidence: float = 0.95,
+) -> Estimate:
+    """AUROC with the percentile limits of the patient bootstrap ("bootstrap"), or of the stratified one ("bootstrap_stratified").
+
+    At an AUROC of 0 or 1 every resample repeats it: then the limits are None, since an empty interval would mislead.
+    """
+    name = "bootstrap_stratified" if stratified else "bootstrap"
+    positive, scores = check_scores(y, score)
+    lacking = lacking_class(int(positive.sum()), len(scores))
+    if lacking:
+        return not_estimable(lacking, method=name)
+    values = bootstrap_auroc(positive, scores, patient, n_resamples=n_resamples, seed=seed, stratified=stratified)
+    return bootstrap_estimate(placements(positive, scores).auroc, values, name, confidence)
+
+
+def bootstrap_estimate(value: float, resampled: FloatArray, method: str, confidence: float = 0.95) -> Estimate:
+    """A value with the percentile limits of its resamples; the note counts resamples in which it was undefined."""
+    low, high, undefined = percentile_interval(resampled, confidence)
+    note = f"undefined in {undefined} of {len(resampled)} resamples" if undefined else ""
+    if not low < high:
+        return Estimate(value=value, method=method, note=note).with_note("no interval: the resamples do not vary")
+    return Estimate(value=value, low=low, high=high, method=method, se=float(np.nanstd(resampled, ddof=1)), note=note)
+
+
+def lacking_class(n_positive: int, n: int) -> str:
+    """Why an AUROC cannot be estimated from these numbers, or an empty string."""
+    if n == 0:
+        return "there are no rows"
+    if n_positive == 0:
+        return f"no positive case among {n}"
+    return f"no negative case among {n}" if n_positive == n else ""
+
+
+def _interval(auroc: float, variance: float, design: Design, name: str, confidence: float) -> Estimate:
+    reason = _without_variance(auroc, variance, design, clustered="obuchowski" in name)
+    if name == "newcombe" or reason:
+        estimate = _newcombe(auroc, design, confidence)
+        return estimate.with_note(f"{reason}; Newcombe's interval in place of {name}") if reason and name != "newcombe" else estimate
+    limits = logit_limits if name.startswith("logit") else wald_limits
+    low, high = limits(auroc, variance, confidence)
+    return Estimate(value=auroc, low=low, high=high, method=name, se=math.sqrt(variance))
+
+
+def _newcombe(auroc: float, design: Design, confidence: float) -> Estimate:
+    low, high = newcombe_limits(auroc, design.n_patients_positive, design.n_patients_negative, confidence)
+    repeated = design.n_patients < design.n_positive + design.n_negative
+    note = f"counts {design.n_patients_positive} patients with a positive and {design.n_patients_negative} with a negative image once each"
+    return Estimate(value=auroc, low=low, high=high, method="newcombe", note=note if repeated else "")
+
+
+def _without_variance(auroc: float, variance: float, design: Design, *, clustered: bool) -> str:
+    if auroc in (0.0, 1.0):
+        return f"the AUROC is {auroc:.0f}"
+    if math.isnan(variance):
+        fewest = min(design.n_patients_positive, design.n_patients_negative) if clustered else min(design.n_positive, design.n_negative)
+        return f"only {fewest} {'patient' if clustered else 'case'} of a class"
+    return "the estimated variance is 0" if variance <= NO_VARIANCE else ""

@@ -1,0 +1,184 @@
+"""An estimate with its interval; patients as numbers; the intervals of proportions: Wilson, Clopper-Pearson, clustered.
+
+Pure functions of float64 arrays. `confidence` is the two-sided coverage aimed at, 0 to 1.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from medcnn.errors import InputError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number, its limits and how they came about. None where not estimable; `note` then says why.
+
+    `method` names the interval as `metrics.json` does; `se` is the standard error the limits rest on, where there is one.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    se: float | None = None
+    note: str = ""
+
+    def with_note(self, note: str) -> "Estimate":
+        """The same estimate with one more remark."""
+        return replace(self, note="; ".join(part for part in (self.note, note) if part))
+
+
+def not_estimable(reason: str, method: str = "") -> Estimate:
+    """An estimate without a value, and why."""
+    return Estimate(value=None, method=method, note=f"not estimable: {reason}")
+
+
+def normal_quantile(confidence: float) -> float:
+    """z such that a standard normal lies within +-z with this probability (1.959964 for 0.95)."""
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence: expected a number between 0 and 1, got {confidence}")
+    return float(special.ndtri(0.5 + confidence / 2))
+
+
+def patient_codes(patient: ArrayLike | None, n: int) -> tuple[IntArray, int]:
+    """Patients as integers 0..n_patients-1 in sorted order of their ids, so that row order changes nothing.
+
+    patient: (n,) ids of any hashable type, or None when every row is its own patient.
+    Returns the codes (n,) and the number of patients. Raises InputError for a blank id or another length.
+    """
+    if patient is None:
+        return np.arange(n, dtype=np.int64), n
+    ids: Any = np.asarray(patient)
+    if ids.shape != (n,):
+        raise InputError(f"patient: expected one id for each of the {n} rows, got shape {ids.shape}")
+    codes, names = pd.factorize(ids, sort=True)
+    if n and codes.min() < 0:
+        raise InputError(f"patient: the id is blank in row {int(np.argmin(codes))}; give every image a patient, or pass none at all")
+    return codes.astype(np.int64, copy=False), len(names)
+
+
+def sum_by_patient(values: FloatArray, codes: IntArray, n_patients: int) -> FloatArray:
+    """Sums of values (n,) within each patient, float64 (n_patients,). codes: (n,) from `patient_codes`."""
+    return np.bincount(codes, weights=values, minlength=n_patients).astype(np.float64, copy=False)
+
+
+def named_rows(rows: Sequence[int] | IntArray) -> str:
+    """The first five of these row numbers, for a message."""
+    return ", ".join(str(int(row)) for row in rows[:5]) + (" ..." if len(rows) > 5 else "")
+
+
+# ---------------------------------------------------------------- proportions
+
+
+def wilson(hits: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval without continuity correction (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+
+    hits, n: counts, or effective counts with fractions; 0 <= hits <= n, n > 0. The limit at hits = 0 is exactly 0,
+    at hits = n exactly 1.
+    """
+    _check_counts(hits, n)
+    z = normal_quantile(confidence)
+    centre = (hits + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(hits * (n - hits) / n + z * z / 4)
+    return (0.0 if hits == 0 else max(0.0, centre - half)), (1.0 if hits == n else min(1.0, centre + half))
+
+
+def clopper_pearson(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact binomial interval from beta quantiles (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404)."""
+    _check_counts(hits, n)
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits == 0 else float(special.betaincinv(hits, n - hits + 1, tail))
+    high = 1.0 if hits == n else float(special.betainccinv(hits + 1, n - hits, tail))
+    return low, high
+
+
+def _check_counts(hits: float, n: float) -> None:
+    if not (n > 0 and 0 <= hits <= n):
+        raise InputError(f"proportion: expected 0 <= hits <= n and n > 0, got {hits} of {n}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioEstimate:
+    """A proportion of images whose patients repeat. `design_effect` = variance over the binomial one; NaN at 0 or 1."""
+
+    value: float
+    se: float
+    design_effect: float
+    n: int
+    n_patients: int
+
+
+def ratio_estimator(hit: ArrayLike, patient: ArrayLike | None) -> RatioEstimate:
+    """A proportion with the variance that repeated images per patient ask for.
+
+    Variance I/(I-1) sum_i (x_i - p n_i)^2 / (sum n_i)^2 over the I patients who contribute rows
+    (Rao & Scott 1992, doi:10.2307/2532311; Obuchowski 1998, doi:10.1002/(SICI)1097-0258(19980715)17:13<1495).
+
+    hit: (n,) 0/1 or bool; patient: (n,) ids or None. `se` is NaN for a single patient. Raises InputError without rows.
+    """
+    hits = _as_hits(hit)
+    codes, n_patients = patient_codes(patient, len(hits))
+    if not len(hits):
+        raise InputError("proportion: there are no rows to take it from")
+    value = float(hits.mean())
+    excess = sum_by_patient(hits - value, codes, n_patients)
+    factor = n_patients / (n_patients - 1) if n_patients > 1 else math.nan
+    variance = factor * float(excess @ excess) / len(hits) ** 2
+    naive = value * (1 - value) / len(hits)
+    design_effect = variance / naive if naive > 0 else math.nan
+    return RatioEstimate(value=value, se=math.sqrt(variance), design_effect=design_effect, n=len(hits), n_patients=n_patients)
+
+
+def proportion_interval(hit: ArrayLike, patient: ArrayLike | None = None, *, confidence: float = 0.95) -> Estimate:
+    """A proportion with the interval its design asks for: "wilson", or "wilson_clustered" when a patient repeats.
+
+    The clustered interval is Wilson's at the effective size n / design effect (Rao & Scott 1992), the design effect
+    never taken below 1. At 0 of n or n of n, where the ratio estimator has no variance, each patient counts once.
+
+    hit: (n,) 0/1 or bool; patient: (n,) ids or None. No rows: not estimable.
+    """
+    hits = _as_hits(hit)
+    if not len(hits):
+        return not_estimable("no case to count", method="wilson")
+    estimate = ratio_estimator(hits, patient)
+    if estimate.n_patients == estimate.n:
+        low, high = wilson(float(hits.sum()), estimate.n, confidence)
+        se = math.sqrt(estimate.value * (1 - estimate.value) / estimate.n)
+        return Estimate(value=estimate.value, low=low, high=high, method="wilson", se=se)
+    size, note = _effective_size(estimate)
+    low, high = wilson(min(estimate.value * size, size), size, confidence)
+    return Estimate(value=estimate.value, low=low, high=high, method="wilson_clustered", se=estimate.se, note=note)
+
+
+def ratio_logit_interval(estimate: RatioEstimate, confidence: float = 0.95) -> tuple[float, float]:
+    """The ratio estimator's interval formed on the logit scale; (NaN, NaN) at 0 or 1, where it is undefined."""
+    p = estimate.value
+    if not 0 < p < 1:
+        return math.nan, math.nan
+    half = normal_quantile(confidence) * estimate.se / (p * (1 - p))
+    return float(special.expit(special.logit(p) - half)), float(special.expit(special.logit(p) + half))
+
+
+def _effective_size(estimate: RatioEstimate) -> tuple[float, str]:
+    if math.isfinite(estimate.design_effect):
+        return estimate.n / max(1.0, estimate.design_effect), f"design effect {estimate.design_effect:.2f}"
+    reason = "since the clustered variance cannot be estimated here"
+    return float(estimate.n_patients), f"each of the {estimate.n_patients} patients counted once, {reason}"
+
+
+def _as_hits(hit: ArrayLike) -> FloatArray:
+    hits = np.asarray(hit, dtype=np.float64)
+    if hits.ndim != 1 or not np.isin(hits, (0.0, 1.0)).all():
+        raise InputError(f"proportion: expected one 0 or 1 for each row, got shape {hits.shape} with values such as {hits.ravel()[:3]}")
+    return hits
