@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,17 +104,25 @@ def do_stage(
     stamps = {upstream: read_stamp(folder) for upstream, folder in inputs.items()}
     contents = {upstream: stamp.content if stamp else "" for upstream, stamp in stamps.items()}
     code = code_digest(*ROOMS[name])
-    folder = _stage_folder(run, name, place or name, stage_key(name, settings, contents, code))
-    recover(folder)
-    if is_current(folder, stage_key(name, settings, contents, code)):
-        run.say(f"{place or name}: done before")
-        return folder
+    key = stage_key(name, settings, contents, code)
+    folder = _stage_folder(run, name, place or name, key)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent), drafted(folder, stage=name, settings=settings, inputs=contents, code=code) as draft:
-        work(draft)
-    stamp = read_stamp(folder)
-    run.say(f"{place or name}: done in {stamp.wall_seconds if stamp else 0:.1f} s")
+    if not is_current(folder, key):
+        with _locked(folder.parent):
+            recover(folder)
+            if not is_current(folder, key):
+                _work(run, folder, work, stage=name, settings=settings, inputs=contents, code=code)
+                return folder
+    run.say(f"{folder.name}: done before")
     return folder
+
+
+def _work(run: Run, folder: Path, work: Callable[[Path], None], **key: Any) -> None:
+    run.say(f"{folder.name} ...")
+    started = time.monotonic()
+    with drafted(folder, **key) as draft:
+        work(draft)
+    run.say(f"{folder.name}: done in {time.monotonic() - started:.1f} s")
 
 
 def append_ledger(path: Path, entry: Mapping[str, Any]) -> None:

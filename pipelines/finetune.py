@@ -1,0 +1,63 @@
+"""One cohort, one model: raw files to report.
+
+`python -m pipelines.finetune CONFIG [section.key=value ...]` does the same work as `medcnn run`.
+"""
+
+import sys
+from pathlib import Path
+
+from medcnn.readout import audit_text
+
+from medcnn import stages
+from medcnn.config import Config, read_config
+from medcnn.runs import Run, open_run, reopen_run
+
+
+def finetune(config: Config, out: Path | None = None, *, update: bool = False, quiet: bool = False) -> Run:
+    """Every stage in its order; those that are done are skipped. Returns the finished run.
+
+    Raises InputError for what the user can mend (config, data, findings of the audit), RunError for a failure.
+    """
+    run = open_run(config, out, update=update, quiet=quiet)
+
+    ingested = stages.ingest(run)
+    audited = stages.audit(run, ingested)
+    stages.require_sound(run, audited)
+
+    fingerprinted = stages.fingerprint(run, audited)
+    planned = stages.plan(run, fingerprinted)
+    dealt = stages.split(run, audited, planned)
+    cached = stages.cache(run, audited, planned)
+
+    trained = stages.train(run, audited, dealt, cached, planned)
+    predicted = stages.predict(run, audited, dealt, cached, trained, planned)
+
+    calibrated = stages.calibrate(run, predicted, planned)
+    evaluated = stages.evaluate(run, audited, predicted, calibrated, planned)
+    explained = stages.explain(run, cached, trained, evaluated, planned)
+    stages.report(run, evaluated, explained)
+    return run
+
+
+def make_audit(config: Config, out: Path | None = None, *, update: bool = False) -> str:
+    """Ingest and audit; returns what they saw, in words. Errors found in the cohort are shown, not raised."""
+    run = open_run(config, out, update=update)
+    ingested = stages.ingest(run)
+    return audit_text(ingested, stages.audit(run, ingested), config)
+
+
+def make_plan(config: Config, out: Path | None = None, *, update: bool = False) -> Path:
+    """Ingest, audit, fingerprint and plan; returns the plan's folder."""
+    run = open_run(config, out, update=update)
+    audited = stages.audit(run, stages.ingest(run))
+    return stages.plan(run, stages.fingerprint(run, audited))
+
+
+def rewrite_report(folder: Path, *, pdf: bool = False) -> list[Path]:
+    """Write a finished run's report again, its figures as SVG with their numbers as CSV, and the PDF when asked."""
+    return stages.rewrite_report(reopen_run(folder), pdf=pdf)
+
+
+if __name__ == "__main__":
+    finished = finetune(read_config(Path(sys.argv[1]), sys.argv[2:]))
+    print(f"report: {finished.folder / 'report.html'}")
