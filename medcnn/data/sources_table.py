@@ -1,0 +1,186 @@
+"""A CSV or Parquet table with a row per image, its columns named in the config."""
+
+import csv
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medcnn.cohort import Exclusion
+from medcnn.config import Auto, DataConfig
+from medcnn.data.labels import Labels, class_labels, finding_labels, is_blank, suggest
+from medcnn.data.sources import Candidates, part_of
+from medcnn.errors import InputError
+from medcnn.tables import MANIFEST_COLUMNS, Task
+
+RESERVED = {*MANIFEST_COLUMNS, "pixel_sha256", "study_id", "site", "given_part", "given_fold", "spacing_mm", "part", "fold"}
+
+
+def table_root(config: DataConfig) -> Path:
+    """Folder that the image column is relative to."""
+    return config.image_root or Path(str(config.path)).parent
+
+
+def table_candidates(config: DataConfig, task: Task | Auto) -> Candidates:
+    """Every row of the table whose path stays below the image root.
+
+    Equal rows come in once. Rows that name the same file but differ in anything else all come in, with the row number
+    in their image_id, so that the audit can judge them. Raises InputError for a missing column (naming the nearest), a
+    value that is no label, no part word or no fold number (naming row and column).
+    """
+    path = Path(str(config.path))
+    if config.image_root is not None and not config.image_root.is_dir():
+        raise InputError(
+            f"{config.image_root}: no such folder; data.image_root is the folder that column {config.image_column} is relative to"
+        )
+    table = read_text_table(path)
+    labels = table_labels(table, config, task, source=str(path))
+    rows = pd.concat(
+        [pd.DataFrame({"path": _column(table, config.image_column, path)}), described_columns(table, config, path), labels.y], axis=1
+    )
+    rows["frame"] = 0
+    left_out = dict(labels.left_out)
+    for row, value in enumerate(rows["path"]):
+        place, problem = _inside(value, table_root(config))
+        rows.loc[row, "path"] = place
+        if problem:
+            left_out[row] = problem
+    repeated = rows.duplicated()
+    again = [int(row) for row in np.flatnonzero(repeated)]
+    left_out = {**dict.fromkeys(again, ("repeated_row", "repeats an earlier row in every column used")), **left_out}
+    excluded = [
+        Exclusion(where=f"row {row + 2}: {rows['path'][row]}", kind=left_out[row][0], reason=left_out[row][1]) for row in sorted(left_out)
+    ]
+    rows = rows.drop(index=list(left_out))
+    named_before = rows.duplicated("path")
+    rows.insert(0, "image_id", rows["path"].where(~named_before, rows["path"] + [f" (row {row + 2})" for row in rows.index]))
+    rows["patient_id"], notes = _patients(rows, config)
+    return Candidates(rows=rows, n_found=len(table), excluded=excluded, notes=notes)
+
+
+def table_labels(table: pd.DataFrame, config: DataConfig, task: Task | Auto, *, source: str) -> Labels:
+    """The label columns that the config names. Raises InputError."""
+    if config.label_column is not None:
+        return class_labels(_column(table, config.label_column, source).tolist(), config, task, source=source)
+    for column in config.label_columns:
+        _column(table, column, source)
+    return finding_labels(table, config.label_columns, config, source=source)
+
+
+def described_columns(table: pd.DataFrame, config: DataConfig, source: object) -> pd.DataFrame:
+    """patient_id, study_id, site, given_part, given_fold and covariates, those that the config names; blank is None."""
+    described: dict[str, Any] = {}
+    for name, column in {"patient_id": config.patient_column, "study_id": config.study_column, "site": config.site_column}.items():
+        if column is not None:
+            described[name] = _blanked(_column(table, column, source))
+    if config.part_column is not None:
+        described["given_part"] = _given_parts(_column(table, config.part_column, source), source)
+    if config.fold_column is not None:
+        described["given_fold"] = _given_folds(_column(table, config.fold_column, source), source)
+    for covariate in config.covariates:
+        if covariate in RESERVED or covariate.startswith("y_"):
+            raise InputError(f"{source}: covariate {covariate!r} has a name that the manifest keeps for itself; rename the column")
+        described[covariate] = _numbers_if_all(_blanked(_column(table, covariate, source)))
+    return pd.DataFrame(described, index=table.index)
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    """A .csv, .tsv or .parquet table with every value as text, or None where it is blank.
+
+    A CSV may be separated by comma, semicolon or tab, and is read as UTF-8. Raises InputError.
+    """
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; expected a .csv, .tsv or .parquet table")
+    if suffix not in {".csv", ".tsv", ".parquet"}:
+        raise InputError(f"{path}: cannot tell what table {suffix or 'a file without ending'} is; expected .csv, .tsv or .parquet")
+    try:
+        table = _as_text(pd.read_parquet(path)) if suffix == ".parquet" else _read_csv(path)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x}); save it as UTF-8") from None
+    except (ValueError, OSError, pd.errors.ParserError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table: {(str(error).splitlines() or ['damaged'])[0]}") from None
+    if table.empty:
+        raise InputError(f"{path}: the table has no rows")
+    return table
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        first = stream.readline()
+        separator = max(",;\t", key=first.count)
+        header = next(csv.reader([first], delimiter=separator), [])
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if not header or repeated:
+        raise InputError(
+            f"{path}: two columns are called {repeated[0]!r}; give each its own name" if repeated else f"{path}: the table is empty"
+        )
+    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Parquet's typed columns as CSV would have them: 1 and not 1.0 or True."""
+    text = {}
+    for column in table.columns:
+        values = table[column]
+        is_whole = pd.api.types.is_float_dtype(values) and bool((values.dropna() % 1 == 0).all())
+        if is_whole or pd.api.types.is_bool_dtype(values):
+            values = values.astype("Int64")
+        text[str(column)] = [None if is_missing else str(value) for value, is_missing in zip(values, values.isna(), strict=True)]
+    return pd.DataFrame(text, dtype=object)
+
+
+def _column(table: pd.DataFrame, name: str, source: object) -> pd.Series:
+    if name not in table.columns:
+        raise InputError(f"{source}: there is no column {name!r}; {suggest(name, [str(column) for column in table.columns])}")
+    return table[name]
+
+
+def _blanked(values: pd.Series) -> pd.Series:
+    return pd.Series([None if is_blank(value) else str(value).strip() for value in values], index=values.index)
+
+
+def _numbers_if_all(values: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(values, errors="coerce")
+    return numbers.astype(np.float64) if bool((numbers.notna() == values.notna()).all()) else values
+
+
+def _given_parts(words: pd.Series, source: object) -> list[str | None]:
+    parts = [None if is_blank(word) else part_of(str(word)) for word in words]
+    for row, (word, part) in enumerate(zip(words, parts, strict=True)):
+        if part is None and not is_blank(word):
+            raise InputError(f"{source}: {words.name} is {word!r} in row {row + 2}; expected train, val (valid, validation, dev) or test")
+    return parts
+
+
+def _given_folds(words: pd.Series, source: object) -> list[int]:
+    folds = []
+    for row, word in enumerate(words):
+        text = "" if is_blank(word) else str(word).strip().removesuffix(".0")
+        if not text.isdecimal():
+            raise InputError(f"{source}: {words.name} is {word!r} in row {row + 2}; expected a fold number 0, 1, 2, ...")
+        folds.append(int(text))
+    return folds
+
+
+def _inside(value: object, root: Path) -> tuple[str, tuple[str, str] | None]:
+    """Path relative to the root with /, and why it may not come in."""
+    if is_blank(value):
+        return "", ("no_path", "the path is blank")
+    path = posixpath.normpath(str(value).strip().replace("\\", "/"))
+    if posixpath.isabs(path):
+        path = posixpath.relpath(path, root.absolute().as_posix())
+    if path == ".." or path.startswith("../"):
+        return str(value), ("outside_root", f"lies outside the image root {root}")
+    return path, None
+
+
+def _patients(rows: pd.DataFrame, config: DataConfig) -> tuple[Sequence[str], list[str]]:
+    if config.patient_column is None:
+        return rows["image_id"].tolist(), ["No patient column is named (data.patient_column): every image counts as its own patient"]
+    blank = rows["patient_id"].isna()
+    notes = [f"{int(blank.sum())} rows have a blank {config.patient_column}: each counts as its own patient"] if blank.any() else []
+    return rows["patient_id"].where(~blank, rows["image_id"]).tolist(), notes
