@@ -1,0 +1,2 @@
+"""x"""
+def checklist_blocks(reading): return []

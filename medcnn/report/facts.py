@@ -1,0 +1,117 @@
+"""What a report is told. Every part may be missing: the report of a bare predictions file has little more than numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from medcnn.artifact import Stamp
+from medcnn.cohort import Exclusion, Finding, Fingerprint, Flow
+from medcnn.config import Config
+from medcnn.plan import Plan
+from medcnn.tables import Comparison, Record
+
+CURVE_COLUMNS = ("curve", "label", "part", "level", "subset", "recalibration", "x", "y", "low", "high", "n", "threshold")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """A threshold that was set before the test part was opened; rule p >= threshold.
+
+    rule: how it was chosen, in words ("youden", "sensitivity at least 0.95", "fixed"). chosen_on: the rows it was chosen on.
+    """
+
+    label: str
+    threshold: float
+    rule: str = "fixed"
+    chosen_on: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorImage:
+    """One image that the model got wrong, and where the model looked.
+
+    y: 0 or 1. p: probability. picture, heatmap: PNG bytes. method: how the heat map was made ("Grad-CAM").
+    """
+
+    image_id: str
+    label: str
+    y: float
+    p: float
+    threshold: float | None
+    picture: bytes
+    heatmap: bytes | None = None
+    method: str = "Grad-CAM"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """Everything that the report of one model says.
+
+    records: `metrics.json`; curves: tidy, columns CURVE_COLUMNS, at most a few hundred rows per curve.
+    predictions: image_id, patient_id, part, fold, y_LABEL, p_LABEL, covariates; p_LABEL as the records of `recalibration` saw it.
+    split: image_id, patient_id, part, fold. counts: fold, part, n_images, n_patients, n_positive_LABEL.
+    history: epoch, train_loss, val_loss, and where known fold, seed, val_auroc, learning_rate.
+    ledger: one mapping per opening of the test part: when, who, config, predictions (hashes).
+    model: name, n_parameters, multiply_adds, input_size_px, weights, images_per_second, training_seconds.
+    recalibration: what the headline numbers went through ("none", "temperature", ...); recalibration_info: method, fitted_on, parameters.
+    excluded: images that the audit took out, after the flow. hashes: what -> sha256; versions: package -> version.
+    external: the tested images come from another site than the training images.
+    """
+
+    name: str
+    records: Sequence[Record]
+    curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(CURVE_COLUMNS)))
+    predictions: pd.DataFrame | None = None
+    config: Config | None = None
+    plan: Plan | None = None
+    flow: Flow | None = None
+    findings: Sequence[Finding] = ()
+    excluded: Sequence[Exclusion] = ()
+    fingerprint: Fingerprint | None = None
+    split: pd.DataFrame | None = None
+    counts: pd.DataFrame | None = None
+    thresholds: Sequence[OperatingPoint] = ()
+    history: pd.DataFrame | None = None
+    errors: Sequence[ErrorImage] = ()
+    ledger: Sequence[Mapping[str, Any]] = ()
+    stamps: Sequence[Stamp] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    recalibration: str | None = None
+    recalibration_info: Mapping[str, Any] = field(default_factory=dict)
+    external: bool = False
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """One of the models of a comparison. model: as in RunFacts."""
+
+    name: str
+    records: Sequence[Record]
+    curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(CURVE_COLUMNS)))
+    model: Mapping[str, Any] = field(default_factory=dict)
+    recalibration: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonFacts:
+    """Everything that the report of several models on the same images says.
+
+    sentences: what may be claimed and what not, in words, one each. same: what was checked to be the same (images, split, labels).
+    """
+
+    name: str
+    models: Sequence[ModelFacts]
+    comparisons: Sequence[Comparison]
+    sentences: Sequence[str] = ()
+    thresholds: Sequence[OperatingPoint] = ()
+    same: Mapping[str, Any] = field(default_factory=dict)
+    config: Config | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    correction: str = "holm"
+    margin: float | None = None

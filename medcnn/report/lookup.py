@@ -1,0 +1,125 @@
+"""Finding a number among a run's records, and a curve among its curves; what the headline is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from medcnn.report.numbers import is_known
+from medcnn.tables import Record
+
+AVERAGES = ("macro", "weighted", "micro")
+PREFERRED_METHODS = ("obuchowski", "delong", "newcombe", "logit", "likelihood", "wilson", "bootstrap", "bootstrap_patient")
+ANY = object()
+
+
+class Results:
+    """Records and curves of one model, seen from the headline: one part, one level, one recalibration, all rows.
+
+    part: test if there is one. level: that of the first record of the part. recalibration: as asked, else the one
+    that differs from "none" if there is exactly one, else "none".
+    """
+
+    def __init__(self, records: Sequence[Record], curves: pd.DataFrame, *, recalibration: str | None = None, level: str | None = None) -> None:
+        parts = [record.part for record in records]
+        self.part = "test" if "test" in parts or not parts else parts[0]
+        self.every = [record for record in records if record.part == self.part]
+        levels = list(dict.fromkeys(record.level for record in self.every))
+        self.levels = levels
+        self.level = level if level in levels else (levels[0] if levels else "image")
+        here = [record for record in self.every if record.level == self.level]
+        kinds = list(dict.fromkeys(record.recalibration for record in here))
+        done = [kind for kind in kinds if kind != "none"]
+        self.recalibrations = kinds
+        self.recalibration = recalibration if recalibration in kinds else (done[0] if len(done) == 1 else "none" if "none" in kinds or not kinds else kinds[0])
+        self.records = here
+        self.curves = curves
+        named = dict.fromkeys(record.label for record in here)
+        self.labels = [label for label in named if label not in AVERAGES]
+        self.averages = [label for label in AVERAGES if label in named]
+
+    @property
+    def headline(self) -> str:
+        """The label of the headline: the only label, else macro, else the first."""
+        if len(self.labels) == 1:
+            return self.labels[0]
+        return self.averages[0] if self.averages else (self.labels[0] if self.labels else "")
+
+    def find(
+        self,
+        metric: str,
+        label: str | None = None,
+        *,
+        subset: str = "all",
+        threshold: object = ANY,
+        recalibration: str | None = None,
+        level: str | None = None,
+    ) -> list[Record]:
+        """All records that fit, in their order. threshold: a number (within 1e-9), None, or ANY."""
+        pool = self.records if level is None else [record for record in self.every if record.level == level]
+        wanted = recalibration or self.recalibration
+        return [
+            record
+            for record in pool
+            if record.metric == metric
+            and (label is None or record.label == label)
+            and record.subset == subset
+            and record.recalibration == wanted
+            and _same_threshold(record.threshold, threshold)
+        ]
+
+    def best(self, metric: str, label: str, *, subset: str = "all", threshold: object = ANY, recalibration: str | None = None) -> Record | None:
+        """The one record to print: an estimable one, with an interval, of the method that fits the data best."""
+        found = self.find(metric, label, subset=subset, threshold=threshold, recalibration=recalibration)
+        return min(found, key=_rank) if found else None
+
+    def thresholds(self, label: str) -> list[float]:
+        """Thresholds at which sensitivity was taken for this label, in the order of the records."""
+        values = [record.threshold for record in self.find("sensitivity", label) if record.threshold is not None]
+        return list(dict.fromkeys(values))
+
+    def subsets(self) -> list[str]:
+        """Subgroups for which there is any record, in order."""
+        return list(dict.fromkeys(record.subset for record in self.records if record.subset != "all"))
+
+    def curve(self, name: str, label: str, *, recalibration: str | None = None, subset: str = "all") -> pd.DataFrame:
+        """The rows of one curve, in their order; empty when it was not computed."""
+        table = self.curves
+        if table.empty:
+            return table
+        keep = (table["curve"] == name) & (table["label"] == label)
+        for column, value in (("part", self.part), ("level", self.level), ("subset", subset), ("recalibration", recalibration or self.recalibration)):
+            if column in table:
+                keep &= table[column].fillna(value) == value
+        return table[keep].reset_index(drop=True)
+
+    def first(self, label: str) -> Record | None:
+        """A record of this label that carries the counts: n, n_positive, n_patients."""
+        for metric in ("auroc", "brier", "log_loss"):
+            record = self.best(metric, label)
+            if record is not None:
+                return record
+        return next((record for record in self.records if record.label == label and record.subset == "all"), None)
+
+
+def _same_threshold(value: float | None, wanted: object) -> bool:
+    if wanted is ANY:
+        return True
+    if value is None or wanted is None:
+        return value is None and wanted is None
+    return isinstance(wanted, int | float) and abs(value - float(wanted)) < 1e-9
+
+
+def _rank(record: Record) -> tuple[bool, bool, bool, int]:
+    clustered = "cluster" in record.method or record.method == "obuchowski"
+    repeated = 0 < record.n_patients < record.n
+    place = PREFERRED_METHODS.index(record.method) if record.method in PREFERRED_METHODS else len(PREFERRED_METHODS)
+    return (not is_known(record.value), not is_known(record.low), clustered != repeated, place)
+
+
+def thin(frame: pd.DataFrame, n_points: int = 500) -> pd.DataFrame:
+    """At most n_points rows of a curve, evenly taken, always with its ends."""
+    if len(frame) <= n_points:
+        return frame
+    keep = np.unique(np.linspace(0, len(frame) - 1, n_points).round().astype(int))
+    return frame.iloc[keep].reset_index(drop=True)
