@@ -17,7 +17,8 @@ from medcnn.evaluation.bootstrap import N_RESAMPLES, affordable, bootstrap_metri
 from medcnn.evaluation.clustered import influence_variance
 from medcnn.evaluation.curves import Curve, Ranking, rank_rows
 from medcnn.evaluation.discrimination import bootstrap_estimate, lacking_class
-from medcnn.evaluation.intervals import Estimate, FloatArray, normal_quantile, not_estimable, patient_codes, sum_by_patient
+from medcnn.evaluation.estimates import Estimate, FloatArray, not_estimable
+from medcnn.evaluation.intervals import normal_quantile, patient_codes, sum_by_patient, with_note
 from medcnn.evaluation.placements import check_scores
 
 Focus = Literal["specificity", "sensitivity"]
@@ -78,7 +79,7 @@ def partial_auroc_intervals(
 def _corrected(raw: Estimate, low: float, high: float) -> Estimate:
     value = None if raw.value is None else mcclish_corrected(raw.value, low, high)
     if value is None:
-        return Estimate(value=None, method=raw.method, note=raw.note).with_note("the corrected area is not defined below the diagonal")
+        return with_note(Estimate(value=None, method=raw.method, note=raw.note), "the corrected area is not defined below the diagonal")
     limits = [None if limit is None else _rescale(limit, low, high) for limit in (raw.low, raw.high)]
     return Estimate(value=value, low=limits[0], high=limits[1], method=raw.method, note=raw.note)
 
@@ -123,7 +124,7 @@ def _partial_influence(ranking: Ranking, curve: Curve, start: float, stop: float
     """Derivative of the partial area by the weight of each row, in original order (n,); sums to 0.
 
     A positive adds the part of the range in which it is already called positive; a negative moves the curve below it
-    sideways (the partial version of DeLong's placements; Zhang, Li & Zhang 2002, doi:10.1002/sim.1114).
+    sideways (the partial version of DeLong's placements; Zhang, Zhou, Freeman & Freeman 2002, doi:10.1002/sim.1011).
     """
     x, y = 1 - curve.specificity, curve.sensitivity
     inside, before, after = _clipped_segments(curve, start, stop)
@@ -182,7 +183,7 @@ def average_precision_interval(
         estimate = bootstrap_estimate(value, resampled, "bootstrap")
     else:
         estimate = _linearised(value, _precision_influence(ranking, curve), patient, upper=1.0)
-    return estimate.with_note(f"prevalence {positive.mean():.4g}")
+    return with_note(estimate, f"prevalence {positive.mean():.4g}")
 
 
 def _average_precision(curve: Curve) -> float:

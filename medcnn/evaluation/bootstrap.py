@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medcnn.errors import InputError
-from medcnn.evaluation.intervals import BoolArray, FloatArray, IntArray, patient_codes, sum_by_patient
+from medcnn.evaluation.estimates import BoolArray, FloatArray, IntArray
+from medcnn.evaluation.intervals import patient_codes, sum_by_patient
 from medcnn.evaluation.placements import check_scores
 
 N_RESAMPLES = 2000

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medcnn.errors import InputError
-from medcnn.evaluation.intervals import FloatArray, IntArray, patient_codes, sum_by_patient
+from medcnn.evaluation.estimates import FloatArray, IntArray
+from medcnn.evaluation.intervals import patient_codes, sum_by_patient
 from medcnn.evaluation.placements import Placements, check_scores, placements
 
 

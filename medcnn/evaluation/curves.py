@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medcnn.errors import InputError
-from medcnn.evaluation.intervals import FloatArray, IntArray
+from medcnn.evaluation.estimates import FloatArray, IntArray
 from medcnn.evaluation.placements import check_scores
 
 N_POINTS = 500  # what a plot needs; hover and print show no more

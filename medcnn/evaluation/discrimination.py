@@ -14,7 +14,8 @@ from scipy import optimize, special
 from medcnn.errors import InputError
 from medcnn.evaluation.bootstrap import N_RESAMPLES, affordable, bootstrap_auroc, percentile_interval
 from medcnn.evaluation.clustered import Design, cluster_design, obuchowski_covariance
-from medcnn.evaluation.intervals import Estimate, FloatArray, normal_quantile, not_estimable, patient_codes
+from medcnn.evaluation.estimates import Estimate, FloatArray, not_estimable
+from medcnn.evaluation.intervals import normal_quantile, patient_codes, with_note
 from medcnn.evaluation.placements import check_scores, delong_covariance, placements
 
 NO_VARIANCE = 1e-26  # below this a variance is rounding: the smallest true one at n = 1,000,000 is larger
@@ -152,7 +153,7 @@ def bootstrap_estimate(value: float, resampled: FloatArray, method: str, confide
     low, high, undefined = percentile_interval(resampled, confidence)
     note = f"undefined in {undefined} of {len(resampled)} resamples" if undefined else ""
     if not low < high:
-        return Estimate(value=value, method=method, note=note).with_note("no interval: the resamples do not vary")
+        return with_note(Estimate(value=value, method=method, note=note), "no interval: the resamples do not vary")
     return Estimate(value=value, low=low, high=high, method=method, se=float(np.nanstd(resampled, ddof=1)), note=note)
 
 
@@ -169,7 +170,7 @@ def _interval(auroc: float, variance: float, design: Design, name: str, confiden
     reason = _without_variance(auroc, variance, design, clustered="obuchowski" in name)
     if name == "newcombe" or reason:
         estimate = _newcombe(auroc, design, confidence)
-        return estimate.with_note(f"{reason}; Newcombe's interval in place of {name}") if reason and name != "newcombe" else estimate
+        return with_note(estimate, f"{reason}; Newcombe's interval in place of {name}") if reason and name != "newcombe" else estimate
     limits = logit_limits if name.startswith("logit") else wald_limits
     low, high = limits(auroc, variance, confidence)
     return Estimate(value=auroc, low=low, high=high, method=name, se=math.sqrt(variance))

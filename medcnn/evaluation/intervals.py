@@ -1,4 +1,4 @@
-"""An estimate with its interval; patients as numbers; the intervals of proportions: Wilson, Clopper-Pearson, clustered.
+"""Patients as numbers, and the intervals of proportions: Wilson, Clopper-Pearson, clustered.
 
 Pure functions of float64 arrays. `confidence` is the two-sided coverage aimed at, 0 to 1.
 """
@@ -10,38 +10,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from medcnn.errors import InputError
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
+from medcnn.evaluation.estimates import Estimate, FloatArray, IntArray, not_estimable
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A number, its limits and how they came about. None where not estimable; `note` then says why.
-
-    `method` names the interval as `metrics.json` does; `se` is the standard error the limits rest on, where there is one.
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    method: str = ""
-    se: float | None = None
-    note: str = ""
-
-    def with_note(self, note: str) -> "Estimate":
-        """The same estimate with one more remark."""
-        return replace(self, note="; ".join(part for part in (self.note, note) if part))
-
-
-def not_estimable(reason: str, method: str = "") -> Estimate:
-    """An estimate without a value, and why."""
-    return Estimate(value=None, method=method, note=f"not estimable: {reason}")
+def with_note(estimate: Estimate, note: str) -> Estimate:
+    """The same estimate with one more remark."""
+    return replace(estimate, note="; ".join(part for part in (estimate.note, note) if part))
 
 
 def normal_quantile(confidence: float) -> float:
@@ -123,7 +101,7 @@ def ratio_estimator(hit: ArrayLike, patient: ArrayLike | None) -> RatioEstimate:
     """A proportion with the variance that repeated images per patient ask for.
 
     Variance I/(I-1) sum_i (x_i - p n_i)^2 / (sum n_i)^2 over the I patients who contribute rows
-    (Rao & Scott 1992, doi:10.2307/2532311; Obuchowski 1998, doi:10.1002/(SICI)1097-0258(19980715)17:13<1495).
+    (Rao & Scott 1992, doi:10.2307/2532311; Obuchowski 1998, Stat Med 17:1495).
 
     hit: (n,) 0/1 or bool; patient: (n,) ids or None. `se` is NaN for a single patient. Raises InputError without rows.
     """

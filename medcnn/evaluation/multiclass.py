@@ -16,7 +16,8 @@ from medcnn.errors import InputError
 from medcnn.evaluation.bootstrap import N_RESAMPLES, SortedScores, affordable, resample_counts
 from medcnn.evaluation.clustered import auroc_influence, influence_variance
 from medcnn.evaluation.discrimination import auroc_interval, bootstrap_estimate, lacking_class, wald_limits
-from medcnn.evaluation.intervals import BoolArray, Estimate, FloatArray, IntArray, not_estimable, patient_codes, sum_by_patient
+from medcnn.evaluation.estimates import BoolArray, Estimate, FloatArray, IntArray, not_estimable
+from medcnn.evaluation.intervals import patient_codes, sum_by_patient, with_note
 from medcnn.evaluation.placements import auroc
 
 
@@ -98,7 +99,7 @@ def average_aurocs(
     pooled = [np.concatenate(parts) for parts in zip(*((task.y, task.score, codes[task.rows]) for task in tasks), strict=True)]
     averages["micro"] = auroc_interval(*pooled)
     remark = _averaged(tasks, usable)
-    return {name: estimate if name == "micro" else estimate.with_note(remark) for name, estimate in averages.items()}
+    return {name: estimate if name == "micro" else with_note(estimate, remark) for name, estimate in averages.items()}
 
 
 def hand_till(
@@ -120,7 +121,7 @@ def hand_till(
     codes, n_patients = patient_codes(patient, len(np.asarray(y)))
     estimate = _mean(usable, codes, n_patients, n_resamples, seed, weighted=False)
     missing = (len(tasks) - len(usable)) // 2
-    return estimate.with_note(f"{missing} of {len(tasks) // 2} pairs left out: a class has no case" if missing else "")
+    return with_note(estimate, f"{missing} of {len(tasks) // 2} pairs left out: a class has no case" if missing else "")
 
 
 def mean_auroc_influence(tasks: Sequence[Task], codes: IntArray, n_patients: int, *, weighted: bool = False) -> tuple[float, FloatArray]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medcnn.errors import InputError
-from medcnn.evaluation.intervals import BoolArray, FloatArray, named_rows
+from medcnn.evaluation.estimates import BoolArray, FloatArray
+from medcnn.evaluation.intervals import named_rows
 
 
 def check_scores(y: ArrayLike, score: ArrayLike) -> tuple[BoolArray, FloatArray]:
