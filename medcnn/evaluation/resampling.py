@@ -11,6 +11,7 @@ from medcnn.evaluation.estimates import Estimate, FloatArray, IntArray
 
 BUDGET = 200_000_000  # patients times resamples that a clustered bootstrap may draw
 FEWEST = 200
+FEW_CELLS = 16
 
 
 def affordable_resamples(n_resamples: int, patients: IntArray | None) -> int:
@@ -24,7 +25,7 @@ def bootstrap_cell_counts(cells: IntArray, n_cells: int, patients: IntArray | No
     """Counts (n_resamples, n_cells) of rows per cell in resamples of patients, each with all the rows it has.
 
     cells: (n,) in 0..n_cells-1; patients: codes (n,), or None when every row is its own patient: then a resample is a
-    multinomial draw over the cells, which is the same distribution.
+    multinomial draw over the cells, which is the same distribution; with few cells, over the kinds of patients there are.
     """
     n_resamples = affordable_resamples(n_resamples, patients)
     if patients is None:
@@ -33,6 +34,10 @@ def bootstrap_cell_counts(cells: IntArray, n_cells: int, patients: IntArray | No
         return draws.astype(np.float64)
     n_patients = int(patients.max()) + 1
     table = sparse.csr_matrix((np.ones(cells.size), (patients, cells)), shape=(n_patients, n_cells))
+    if n_cells <= FEW_CELLS:
+        kinds, frequency = np.unique(table.toarray(), axis=0, return_counts=True)
+        drawn = np.random.default_rng(seed).multinomial(n_patients, frequency / n_patients, size=n_resamples)
+        return np.asarray(drawn @ kinds, dtype=np.float64)
     cells_of_patients, resampled = table.T.tocsr(), np.empty((n_resamples, n_cells))
     for row, counts in zip(resampled, resample_counts(n_patients, n_resamples, seed=seed), strict=True):
         row[:] = cells_of_patients @ counts.astype(np.float64)

@@ -1,0 +1,92 @@
+"""From images to studies and patients: whose label and whose probability it is that a number is about."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from medcnn.errors import InputError
+from medcnn.evaluation.estimates import FloatArray, IntArray
+from medcnn.tables import Task, label_matrix, label_names, probability_matrix
+
+UNIT_COLUMNS = {"image": None, "study": "study_id", "patient": "patient_id"}
+
+
+@dataclass(frozen=True)
+class UnitTable:
+    """The units of one level: y (n, k) in {0, 1, NaN}, p (n, k) in [0, 1], patient codes (n,), fold (n,), first source row (n,).
+
+    `n_left_out`: units without one class (multi-class patients whose images disagree); `note` says what was done.
+    """
+
+    labels: tuple[str, ...]
+    y: FloatArray
+    p: FloatArray
+    patient: IntArray
+    fold: IntArray
+    first_row: IntArray
+    n_left_out: int = 0
+    note: str = ""
+
+
+def at_level(frame: pd.DataFrame, level: str, aggregation: str, task: Task) -> UnitTable:
+    """Aggregate a checked predictions table to `level`: image (as it is), study (column study_id within a patient), patient.
+
+    Probability of a unit: mean, max or noisy_or (1 - prod(1 - p)) over its images; per label over the images whose label is
+    known. Label: 1 if any image has it, 0 if all known ones lack it, missing if none is known. Multi-class: rows are
+    rescaled to sum 1, and units whose images have different classes are left out and counted.
+    Raises InputError for level study without study_id.
+    """
+    labels = tuple(label_names(frame))
+    y, p = label_matrix(frame, labels), probability_matrix(frame, labels)
+    patient = pd.factorize(frame["patient_id"], sort=True)[0].astype(np.int64)
+    fold = frame["fold"].to_numpy(dtype=np.int64)
+    if level == "image":
+        return UnitTable(labels, y, p, patient, fold, np.arange(len(frame)))
+    unit = _units(frame, level, patient, fold)
+    n_units = int(unit.max()) + 1
+    first = np.full(n_units, len(frame), dtype=np.int64)
+    np.minimum.at(first, unit, np.arange(len(frame)))
+    columns = [_aggregate(y[:, k], p[:, k], unit, n_units, aggregation) for k in range(len(labels))]
+    unit_y, unit_p = (np.column_stack([column[side] for column in columns]) for side in (0, 1))
+    note = f"{level} level: {aggregation} of the probabilities of its images"
+    if task != "multiclass":
+        return UnitTable(labels, unit_y, unit_p, patient[first], fold[first], first, note=note)
+    one_class = np.nansum(unit_y, axis=1) == 1
+    total = unit_p.sum(axis=1, keepdims=True)
+    unit_p = np.where(total > 0, unit_p / np.where(total > 0, total, 1), 1 / len(labels))
+    n_left_out = int((~one_class).sum())
+    if n_left_out:
+        note += f"; {n_left_out} units left out because their images have different classes"
+    return UnitTable(labels, unit_y[one_class], unit_p[one_class], patient[first][one_class], fold[first][one_class], first[one_class], n_left_out, note)
+
+
+def _units(frame: pd.DataFrame, level: str, patient: IntArray, fold: IntArray) -> IntArray:
+    """Unit number of each row; a patient predicted by several folds' models is one unit per fold."""
+    keys = [patient, fold]
+    if level == "study":
+        if "study_id" not in frame:
+            raise InputError("level study needs a column study_id in the predictions; add it, or evaluate at image and patient level")
+        if frame["study_id"].isna().any():
+            raise InputError(f"study_id is blank in row {int(np.argmax(frame['study_id'].isna()))}; give every image a study, or leave level study out")
+        keys.append(pd.factorize(frame["study_id"].astype(str), sort=True)[0])
+    # Ordered by patient, then study: the order of rows in the file changes nothing.
+    _, unit = np.unique(np.column_stack(keys), axis=0, return_inverse=True)
+    return unit.astype(np.int64)
+
+
+def _aggregate(y: FloatArray, p: FloatArray, unit: IntArray, n_units: int, aggregation: str) -> tuple[FloatArray, FloatArray]:
+    """Label (n_units,) in {0, 1, NaN} and probability (n_units,) over the rows whose label is known; over all rows where none is."""
+    known = ~np.isnan(y)
+    n_known = np.bincount(unit[known], minlength=n_units)
+    label = np.where(n_known > 0, np.bincount(unit[known], weights=y[known], minlength=n_units) > 0, np.nan)
+    used = known | (n_known == 0)[unit]
+    rows, values = unit[used], p[used]
+    if aggregation == "mean":
+        return label, np.clip(np.bincount(rows, weights=values, minlength=n_units) / np.bincount(rows, minlength=n_units), 0, 1)
+    if aggregation == "max":
+        highest = np.zeros(n_units)
+        np.maximum.at(highest, rows, values)
+        return label, highest
+    with np.errstate(divide="ignore"):
+        return label, -np.expm1(np.bincount(rows, weights=np.log1p(-values), minlength=n_units))
