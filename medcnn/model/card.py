@@ -1,0 +1,124 @@
+"""A trained model on disk: `weights.safetensors` and the card that says what it is, `model.json`."""
+
+import json
+import platform
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+import medcnn
+from medcnn.artifact import write_file
+from medcnn.config import explain_problems
+from medcnn.errors import InputError
+from medcnn.model.backbones import build_model
+from medcnn.model.catalogue import count_multiply_adds, count_parameters
+from medcnn.model.signature import Signature, count_outputs
+from medcnn.model.training import TrainingResult
+from medcnn.model.weights import read_state_dict, weights_source
+from medcnn.plan import ImagePlan, ModelPlan, Plan
+
+CARD, WEIGHTS = "model.json", "weights.safetensors"
+
+
+class ModelCard(Signature):
+    """What a trained model is, what it takes and what its outputs mean.
+
+    name, dropout: the network. labels: one per label; the outputs are softmax classes in this order, or for a binary
+    task its negative and positive class. image: the one preprocessing its inputs need. initial_weights: what training
+    started from. n_multiply_adds: for one image. epochs: trained; chosen_epoch: whose weights these are (both from 1).
+    """
+
+    name: str
+    dropout: float
+    labels: tuple[str, ...]
+    image: ImagePlan
+    initial_weights: str
+    n_parameters: int
+    n_multiply_adds: int
+    seed: int
+    fold: int
+    epochs: int
+    chosen_epoch: int
+    training_seconds: float
+    versions: dict[str, str]
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the last layer."""
+        return count_outputs(self.task, len(self.labels))
+
+    @property
+    def channels(self) -> int:
+        """1: grey, 3: colour."""
+        return self.image.channels
+
+
+def make_card(plan: Plan, result: TrainingResult, model: nn.Module, *, fold: int, seed: int) -> ModelCard:
+    """The card of a model that was trained by `plan`."""
+    return ModelCard(
+        **result.signature.model_dump(),
+        name=plan.model.name,
+        dropout=plan.model.dropout,
+        labels=plan.labels,
+        image=plan.image,
+        initial_weights=describe_start(plan.model),
+        n_parameters=count_parameters(model),
+        n_multiply_adds=count_multiply_adds(model, channels=plan.image.channels, size_px=plan.image.size_px),
+        seed=seed,
+        fold=fold,
+        epochs=len(result.history),
+        chosen_epoch=result.chosen_epoch,
+        training_seconds=round(result.seconds, 3),
+        versions=versions(),
+    )
+
+
+def describe_start(plan: ModelPlan) -> str:
+    """What training starts from, in words: `random`, `file NAME`, or where the pretrained weights came from."""
+    if not plan.pretrained:
+        return "random"
+    return f"file {plan.weights.name}" if plan.weights else weights_source(plan.name)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    import timm
+
+    return {"medcnn": medcnn.__version__, "torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()}
+
+
+def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
+    """Write weights and card into the folder; each file is whole or absent, the card last."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_file(folder / WEIGHTS, safetensors.torch.save(state))
+    write_file(folder / CARD, (card.model_dump_json(indent=1) + "\n").encode())
+
+
+def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
+    """Read a trained model, on the CPU and in evaluation mode. Raises InputError when a file is missing or does not fit."""
+    card = read_card(folder)
+    plan = ModelPlan(name=card.name, pretrained=False, dropout=card.dropout)
+    model = build_model(plan, channels=card.channels, n_outputs=card.n_outputs, size_px=card.image.size_px)
+    state = read_state_dict(folder / WEIGHTS)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{folder / WEIGHTS}: does not fit the {card.name} of {CARD}: {reason}; were the two files mixed up?") from error
+    return model.eval(), card
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read `model.json`; raises InputError."""
+    path = folder / CARD
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected the folder of a finished training")
+    try:
+        return ModelCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is not valid JSON: {error}") from error
+    except ValidationError as error:
+        raise InputError(f"{explain_problems(error, ModelCard, source=str(path))}") from None

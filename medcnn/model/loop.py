@@ -1,0 +1,288 @@
+"""The training loop: steps, validation at the end of each epoch, checkpoints between steps, exact continuation.
+
+Everything random is a function of (seed, epoch) or (seed, step): the order of the images, their augmentation, dropout.
+So a checkpoint needs no generator's state, and a training that was killed ends with the same bits as one that was not.
+"""
+
+import contextlib
+import hashlib
+import math
+import os
+import time
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from medcnn.artifact import digest
+from medcnn.errors import RunError
+from medcnn.model.batches import BatchSource, Deal, deal_epoch, n_batches, n_drawn, stream
+from medcnn.model.checkpoint import Interruptions, read_checkpoint, write_checkpoint
+from medcnn.model.devices import autocast, depthwise_in_float32
+from medcnn.model.losses import balance, log_loss, training_loss
+from medcnn.model.optimisation import MovingAverage, Schedule, make_optimiser, set_learning_rates, set_training_mode
+from medcnn.model.predict import predict
+from medcnn.model.signature import Signature
+from medcnn.plan import TrainingPlan
+from medcnn.progress import Progress
+
+STEPS_BETWEEN_LOOKS = 25  # at the losses: each look waits for the GPU
+FREE_TO_CHANGE = {"checkpoint_minutes", "n_workers", "device"}  # settings that a continued training may change
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What is learnt from. y: float (N, n_labels), 0/1/NaN, by row of `images`; rows_train, rows_val: int."""
+
+    images: BatchSource
+    y: np.ndarray
+    rows_train: np.ndarray
+    rows_val: np.ndarray
+    signature: Signature
+
+
+@dataclass
+class Journey:
+    """How far a training is, apart from weights and optimiser: plain values, as they stand in a checkpoint."""
+
+    epoch: int = 0
+    step: int = 0  # of the epoch
+    losses: list[float] = field(default_factory=list)  # of the epoch's steps so far
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_loss: float = math.inf
+    best_epoch: int = 0  # from 1
+    n_images: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    loading_seconds: float = 0.0
+
+
+class TrainingLoop:
+    """One training and its verbs: `resume`, `run`, `save`, `finish`. What may change is all in a checkpoint."""
+
+    def __init__(
+        self, model: nn.Module, data: TrainingData, plan: TrainingPlan, seed: int, device: torch.device, interruptions: Interruptions
+    ) -> None:
+        self.key = training_key(model, data, plan, seed)
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.data, self.plan, self.seed, self.device, self.interruptions = data, plan, seed, device, interruptions
+        balanced = balance(data.y[data.rows_train], data.signature.task, plan.imbalance)
+        self.signature = data.signature.model_copy(update={"prior_correction": balanced.prior_correction})
+        self.classes, self.class_weights = balanced.classes, torch.from_numpy(balanced.weights).to(device)
+        self.targets = torch.from_numpy(data.y.astype(np.float32))
+        self.n_steps = n_batches(n_drawn(data.rows_train, balanced.classes), plan.batch_size)
+        self.schedule = Schedule(
+            n_steps=plan.epochs * self.n_steps, n_head_steps=plan.head_epochs * self.n_steps, warmup_fraction=plan.warmup_fraction
+        )
+        self.optimiser = make_optimiser(model, plan)
+        self.learning = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        self.average = MovingAverage(self.model, plan.ema_decay) if plan.ema_decay else None
+        self.journey = Journey()
+        self.best: dict[str, torch.Tensor] = {}
+        self.unseen: list[torch.Tensor] = []  # losses that were not looked at yet
+        self.folder: Path | None = None
+        self.clock = _clock()
+        self.saved = time.monotonic()
+
+    # ------------------------------------------------------------ the loop
+
+    def run(self, progress: Progress) -> None:
+        """Train from where the training is to its end."""
+        if self.journey.step == self.n_steps:  # it was stopped during validation
+            self._end_epoch()
+        if self._is_over():
+            return
+        self._set_mode()
+        remaining = (self.plan.epochs - self.journey.epoch) * self.n_steps - self.journey.step
+        batches = stream(self.data.images, self._deals(), n_workers=self.plan.n_workers, pin_memory=self.device.type == "cuda")
+        with contextlib.closing(batches), depthwise_in_float32(self.model, self.device, self.plan.precision):
+            for rows, pixels in progress(self._timed(batches), "training", remaining):
+                with self.interruptions.held():
+                    self._step(rows, pixels)
+                if self.journey.step == self.n_steps:
+                    self._end_epoch()
+                    if self._is_over():
+                        break
+                    self._set_mode()
+                elif time.monotonic() - self.saved > 60 * self.plan.checkpoint_minutes:
+                    with self.interruptions.held():
+                        self.save()
+
+    def _deals(self) -> Iterator[Deal]:
+        """Every batch from here to the last epoch."""
+        first, n_done = self.journey.epoch, self.journey.step
+        for epoch in range(first, self.plan.epochs):
+            deals = deal_epoch(self.data.rows_train, self.classes, batch_size=self.plan.batch_size, seed=self.seed, epoch=epoch)
+            yield from deals[n_done if epoch == first else 0 :]
+
+    def _timed(self, batches: Generator[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        started = time.perf_counter()
+        for batch in batches:
+            self.journey.loading_seconds += time.perf_counter() - started
+            yield batch
+            started = time.perf_counter()
+
+    def _step(self, rows: torch.Tensor, pixels: torch.Tensor) -> None:
+        """One update of the weights. rows: int64 (B,); pixels: uint8 (B, H, W, C)."""
+        step = self.journey.epoch * self.n_steps + self.journey.step
+        torch.manual_seed(_step_seed(self.seed, step))
+        set_learning_rates(self.optimiser, self.plan.learning_rate, self.schedule, step)
+        inputs = self.signature.inputs(pixels, self.device)
+        y = self.targets[rows].to(self.device, non_blocking=True)
+        with autocast(self.device, self.plan.precision):
+            outputs = self.model(inputs)
+        loss = training_loss(outputs, y, self.class_weights, task=self.signature.task, label_smoothing=self.plan.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.learning, self.plan.clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        if self.average:
+            self.average.update(self.model, step)
+        self.unseen.append(torch.where(norm.isfinite(), loss.detach(), math.nan))
+        self.journey.step += 1
+        self.journey.n_images += len(rows)
+        if len(self.unseen) == STEPS_BETWEEN_LOOKS:
+            self._look_at_losses()
+
+    def _look_at_losses(self) -> None:
+        """Move new losses to the epoch's list; raises RunError at the first that, or whose gradient, is not finite."""
+        for loss in torch.stack(self.unseen).tolist() if self.unseen else ():
+            self.journey.losses.append(loss)
+            if not math.isfinite(loss):
+                raise RunError(
+                    f"the training loss or its gradient is not finite in epoch {self.journey.epoch + 1}, step {len(self.journey.losses)} of "
+                    f"{self.n_steps}; try a lower training.learning_rate (now {self.plan.learning_rate:g}), a longer "
+                    "training.warmup_fraction, or training.precision=float32"
+                )
+        self.unseen.clear()
+
+    def _set_mode(self) -> None:
+        """As the coming epoch needs it, after validation left the model in evaluation mode."""
+        learns = not self.plan.freeze_backbone and self.journey.epoch >= self.plan.head_epochs
+        set_training_mode(self.model, backbone_learns=learns)
+
+    # ------------------------------------------------------------ the end of an epoch
+
+    def _end_epoch(self) -> None:
+        """Validate, note the epoch in the history, keep the weights if they are the best, write a checkpoint."""
+        with self.interruptions.held():
+            self._look_at_losses()
+        row = {"epoch": self.journey.epoch + 1, "learning_rate": max(group["lr"] for group in self.optimiser.param_groups)}
+        row |= {"train_loss": float(np.mean(self.journey.losses)), **self._validate()}
+        with self.interruptions.held():
+            self._compare(row)
+            self.journey.history.append(row)
+            self.journey.epoch, self.journey.step, self.journey.losses = self.journey.epoch + 1, 0, []
+            self.save()
+
+    def _validate(self) -> dict[str, float]:
+        rows = self.data.rows_val
+        if not len(rows):
+            return {}
+        logits, probabilities = predict(
+            self.candidate, self.data.images, rows, card=self.signature, device=str(self.device),
+            precision=self.plan.precision, batch_size=2 * self.plan.batch_size,
+        )  # fmt: skip
+        y = self.data.y[rows]
+        return {"val_loss": log_loss(logits, y, self.signature.task), "val_auroc": _macro_auroc(probabilities, y)}
+
+    @property
+    def candidate(self) -> nn.Module:
+        """The model that is validated and may be chosen: the moving average, if there is one."""
+        return self.average.model if self.average else self.model
+
+    def _compare(self, row: Mapping[str, float]) -> None:
+        loss = row.get("val_loss", -float(row["epoch"]))  # without validation the last epoch is the best
+        if loss >= self.journey.best_loss:
+            return
+        self.journey.best_loss, self.journey.best_epoch = loss, int(row["epoch"])
+        if self.plan.select == "best":
+            self.best = _on_cpu(self.candidate)
+
+    def _is_over(self) -> bool:
+        waited = self.journey.epoch - self.journey.best_epoch
+        return self.journey.epoch >= self.plan.epochs or 0 < self.plan.patience <= waited
+
+    def finish(self) -> dict[str, torch.Tensor]:
+        """Load the chosen weights into the model, which ends in evaluation mode; returns them, on the CPU."""
+        self._count_time()
+        chosen = self.best if self.plan.select == "best" else _on_cpu(self.candidate)
+        self.model.load_state_dict(chosen)
+        self.model.eval().requires_grad_(True)
+        return chosen
+
+    # ------------------------------------------------------------ checkpoints
+
+    def save(self) -> None:
+        """Write a checkpoint of the last whole step, if there is a folder for it."""
+        if self.folder is None:
+            return
+        self._look_at_losses()
+        self._count_time()
+        state = {
+            "key": self.key,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.model.state_dict() if self.average else {},
+            "best": self.best,
+            "journey": vars(self.journey),
+        }
+        write_checkpoint(self.folder, state)
+        self.saved = time.monotonic()
+
+    def resume(self, folder: Path) -> None:
+        """Keep checkpoints in `folder`, and continue from the one that is there."""
+        self.folder = folder
+        state = read_checkpoint(folder, self.key)
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average:
+            self.average.model.load_state_dict(state["average"])
+        self.best, self.journey = state["best"], Journey(**state["journey"])
+
+    def _count_time(self) -> None:
+        now = _clock()
+        self.journey.seconds += now[0] - self.clock[0]
+        self.journey.cpu_seconds += now[1] - self.clock[1]
+        self.clock = now
+
+
+def training_key(model: nn.Module, data: TrainingData, plan: TrainingPlan, seed: int) -> str:
+    """Digest of all that decides the result but the pixels: only the same training may continue from a checkpoint."""
+    sha = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    for rows in (np.sort(data.rows_train), np.sort(data.rows_val)):
+        sha.update(rows.astype(np.int64).tobytes() + data.y[rows].astype(np.float32).tobytes())
+    settings = plan.model_dump(mode="json", exclude=FREE_TO_CHANGE)
+    return digest({"arrays": sha.hexdigest(), "signature": data.signature.model_dump(), "settings": settings, "seed": seed})
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _clock() -> tuple[float, float]:
+    """Wall seconds, and CPU seconds of this process and of the workers it has ended."""
+    return time.monotonic(), sum(os.times()[:4])
+
+
+def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def _macro_auroc(probabilities: np.ndarray, y: np.ndarray) -> float:
+    """Mean AUROC over the labels that have both classes among the known rows, NaN when none has. For the history only."""
+    from sklearn.metrics import roc_auc_score
+
+    areas = []
+    for scores, column in zip(probabilities.T, y.T, strict=True):
+        known = ~np.isnan(column)
+        if len(np.unique(column[known])) == 2:
+            areas.append(roc_auc_score(column[known], scores[known]))
+    return float(np.mean(areas)) if areas else math.nan
