@@ -13,6 +13,7 @@ import pandas as pd
 
 from medcnn.cohort import Exclusion, Flow
 from medcnn.config import Auto, DataConfig
+from medcnn.data.digests import perceptual_hash, pixel_digest
 from medcnn.data.images import UnreadableImage, decode_bytes, decode_row, read_bytes, read_row
 from medcnn.data.phantom import LABELS, phantom_table
 from medcnn.data.sources import Candidates
@@ -23,7 +24,7 @@ from medcnn.errors import InputError
 from medcnn.progress import Progress, silent
 from medcnn.tables import Task, check_manifest
 
-FACTS = ("height", "width", "bit_depth", "channels", "sha256", "pixel_sha256")
+FACTS = ("height", "width", "bit_depth", "channels", "sha256", "pixel_sha256", "perceptual_hash")
 OPTIONAL = ("study_id", "site", "given_part", "given_fold", "spacing_mm")
 Job = tuple[str, Sequence[tuple[int, int]]]  # path, [(frame, row)]
 BATCH = 512  # files handed to the threads at a time: bounds what waits in memory
@@ -32,7 +33,7 @@ BATCH = 512  # files handed to the threads at a time: bounds what waits in memor
 def ingest(config: DataConfig, *, task: Task | Auto = "auto", seed: int = 0, progress: Progress = silent) -> tuple[pd.DataFrame, Flow]:
     """Read every image that the config's source names, and say what came in.
 
-    The manifest has MANIFEST_COLUMNS, `pixel_sha256` (of the decoded pixels), one column y_LABEL (0, 1, NaN) per label,
+    The manifest has MANIFEST_COLUMNS, `pixel_sha256` and `perceptual_hash` of the decoded pixels, one column y_LABEL (0, 1, NaN) per label,
     those of `study_id`, `site`, `given_part`, `given_fold`, `spacing_mm` that the source knows, and covariates; rows are
     sorted by image_id. `path` is relative to image_root(config); height and width in pixels. `sha256` is of the file's
     bytes (of the pixels where images share a file). `seed` draws the phantom and nothing else.
@@ -163,16 +164,7 @@ def _facts(pixels: np.ndarray, bit_depth: int, sha256: str | None) -> dict[str, 
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else 3
     digest = pixel_digest(pixels)
-    return dict(zip(FACTS, (height, width, bit_depth, channels, sha256 or digest, digest), strict=True))
-
-
-def pixel_digest(pixels: np.ndarray) -> str:
-    """sha256 of shape, dtype and samples. Colour pixels without any colour count as grey, so a grey copy is found."""
-    if pixels.ndim == 3 and np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 0], pixels[..., 2]):
-        pixels = pixels[..., 0]
-    pixels = np.ascontiguousarray(pixels)
-    header = f"{pixels.shape} {pixels.dtype.name} ".encode()
-    return hashlib.sha256(header + pixels.tobytes()).hexdigest()
+    return dict(zip(FACTS, (height, width, bit_depth, channels, sha256 or digest, digest, perceptual_hash(pixels)), strict=True))
 
 
 # ---------------------------------------------------------------- putting together

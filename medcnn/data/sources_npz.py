@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from medcnn.config import Auto, DataConfig
-from medcnn.data.images import UnreadableImage, npz_member
+from medcnn.data.arrays import npz_member
+from medcnn.data.images import UnreadableImage
 from medcnn.data.labels import Labels, class_labels, finding_labels
 from medcnn.data.sources import Candidates
 from medcnn.errors import InputError, MissingExtra

@@ -1,0 +1,237 @@
+"""PNG, JPEG, TIFF, BMP, WebP and what else Pillow knows: headers and samples. The rules are those of images.py."""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from medcnn.errors import InputError
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit; a larger header is taken for a decompression bomb
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
+_ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 274, 258, 262
+_GREY_MODES = {"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+Unreadable = Literal[
+    "missing_file",
+    "unreadable_file",
+    "empty_file",
+    "truncated",
+    "damaged",
+    "not_an_image",
+    "too_large",
+    "unsupported_pixels",
+    "no_such_frame",
+    "missing_member",
+    "not_dicom",
+    "no_pixels",
+    "no_decoder",
+]
+
+
+class UnreadableImage(InputError):
+    """A file that holds no image we can decode. kind: a word to count by; reason: a sentence; where: the path."""
+
+    def __init__(self, where: object, kind: Unreadable, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where, self.kind, self.reason = str(where), kind, reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageHeader:
+    """What an image file says of itself. height, width: pixels after rotation; bit_depth: bits per sample; channels: 1 or 3."""
+
+    format: str
+    height: int
+    width: int
+    bit_depth: int
+    channels: int
+    n_frames: int = 1
+
+
+def decode_file(data: bytes, frame: int, where: object) -> tuple[np.ndarray, ImageHeader]:
+    """Pixels, uint8 or uint16, (H, W) or (H, W, 3) RGB, rotated as EXIF says; and the header. Raises UnreadableImage."""
+    image, header = open_image(data, where)
+    if not 0 <= frame < header.n_frames:
+        raise UnreadableImage(where, "no_such_frame", f"frame {frame} was asked for, the file has {header.n_frames}")
+    try:
+        pixels = _decode(data, image, header, frame)
+    except (*_PILLOW_ERRORS, cv2.error) as error:
+        raise UnreadableImage(where, "damaged", f"{header.format} data cannot be decoded ({first_line(error)})") from None
+    if pixels is None:
+        raise UnreadableImage(where, "damaged", f"{header.format} data is damaged or cut short")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        reason = f"{pixels.dtype} samples have no declared range; save the image with 8 or 16 bits per sample"
+        raise UnreadableImage(where, "unsupported_pixels", reason)
+    return np.ascontiguousarray(_rotate(pixels, _orientation(image))), header
+
+
+# ---------------------------------------------------------------- headers
+
+
+def open_image(data: bytes, where: object) -> tuple[Image.Image, ImageHeader]:
+    """Pillow's lazy image and its header, after the checks that cost nothing. Raises UnreadableImage."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        header = _header(data, image)
+    except UnidentifiedImageError:
+        raise UnreadableImage(where, "not_an_image", "the content is no image format that is known here") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImage(where, "too_large", f"the header claims more than {MAX_PIXELS:,} pixels") from None
+    except _PILLOW_ERRORS as error:
+        raise UnreadableImage(where, "damaged", f"the header cannot be read ({first_line(error)})") from None
+    if header.height * header.width > MAX_PIXELS:
+        raise UnreadableImage(where, "too_large", f"{header.width} x {header.height} is more than {MAX_PIXELS:,} pixels")
+    if _is_cut_short(data, header.format):
+        raise UnreadableImage(where, "truncated", f"the {header.format} data ends before its end marker")
+    return image, header
+
+
+def _header(data: bytes, image: Image.Image) -> ImageHeader:
+    kind = "JPEG" if image.format == "MPO" else str(image.format)
+    width, height = image.size if _orientation(image) < 5 else image.size[::-1]
+    channels = 1 if image.mode in _GREY_MODES else 3
+    # A JPEG's further pictures (MPO) are previews; a photograph has one frame.
+    n_frames = 1 if kind == "JPEG" else int(getattr(image, "n_frames", 1))
+    return ImageHeader(format=kind, height=height, width=width, bit_depth=_bit_depth(data, image), channels=channels, n_frames=n_frames)
+
+
+def _bit_depth(data: bytes, image: Image.Image) -> int:
+    if image.format == "PNG":
+        return max(8, data[24])
+    if image.format == "TIFF":
+        return max(8, *_tiff_tag(image, _BITS_PER_SAMPLE, (1,)))
+    return 16 if image.mode.startswith("I") else 8
+
+
+def _tiff_tag(image: Image.Image, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
+    value = image.tag_v2.get(tag, default)  # type: ignore[attr-defined]  # TIFF only
+    return tuple(value) if isinstance(value, tuple) else (int(value),)
+
+
+def _orientation(image: Image.Image) -> int:
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _is_cut_short(data: bytes, kind: str) -> bool:
+    """True when the end marker is missing: decoders differ in what they make of such data, so none is asked."""
+    if kind == "PNG":
+        return data.rfind(b"IEND\xaeB`\x82") < 0
+    if kind == "JPEG":
+        return data.rfind(b"\xff\xd9", _scan_start(data)) < 0
+    return False
+
+
+def _scan_start(data: bytes) -> int:
+    """Where the JPEG's first scan begins, past the previews in its headers, which have end markers of their own."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at
+
+
+# ---------------------------------------------------------------- decoders
+
+
+def _decode(data: bytes, image: Image.Image, header: ImageHeader, frame: int) -> np.ndarray | None:
+    if header.format == "TIFF" and header.bit_depth > 8:
+        return _decode_deep_tiff(data, image, frame)
+    if header.format == "JPEG" and image.mode in {"L", "RGB"}:
+        return _decode_opencv(data, grey=header.channels == 1)
+    if header.format == "PNG" and not ("transparency" in image.info and header.bit_depth == 8):
+        return _decode_opencv(data, grey=header.channels == 1, alpha=image.mode in {"LA", "RGBA"})
+    if frame:
+        image.seek(frame)
+    return _pillow_pixels(image)
+
+
+def _decode_opencv(data: bytes, *, grey: bool, alpha: bool = False) -> np.ndarray | None:
+    # Rotation is left to _rotate: OpenCV's flags differ in it, and a file must not depend on the flag.
+    colour = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED if alpha else colour)
+    if pixels is None or (grey and not alpha):
+        return pixels
+    if alpha and pixels.ndim == 3 and pixels.shape[2] == 4:
+        blended = _over_black(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
+        return blended[..., 0] if grey else blended
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _pillow_pixels(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16"):
+        return np.array(image).astype(np.uint16)
+    if image.mode == "I":
+        wide = np.array(image)
+        return wide.astype(np.uint16) if wide.size and wide.min() >= 0 and wide.max() <= 65535 else wide
+    if image.mode == "F":
+        return np.array(image)
+    if image.mode in {"LA", "PA", "RGBA", "RGBa", "La"} or "transparency" in image.info:
+        grey = image.mode in _GREY_MODES
+        blended = _over_black(np.array(image.convert("RGBA")))
+        return blended[..., 0] if grey else blended
+    return np.array(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
+
+
+def _decode_deep_tiff(data: bytes, image: Image.Image, frame: int) -> np.ndarray | None:
+    if frame:
+        image.seek(frame)
+    pixels = _tiff_samples(data, frame)
+    if pixels is None or pixels.dtype != np.uint16:
+        return pixels  # signed or float samples: refused by the caller
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = _over_black(pixels)
+    elif pixels.ndim == 3 and pixels.shape[2] in {1, 2}:
+        pixels = pixels[..., 0]
+    bits = max(_tiff_tag(image, _BITS_PER_SAMPLE, (16,)))
+    white_is_zero = _tiff_tag(image, _PHOTOMETRIC, (1,))[0] == 0
+    return np.uint16(2**bits - 1) - pixels if white_is_zero else pixels
+
+
+def _tiff_samples(data: bytes, frame: int) -> np.ndarray | None:
+    """Samples as stored, (H, W) or (H, W, samples), RGB order."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages[frame]
+            samples = np.asarray(page.asarray())
+            return np.moveaxis(samples, 0, -1) if samples.ndim == 3 and page.axes.startswith("S") else samples
+    except (ValueError, KeyError) as error:
+        if "imagecodecs" not in str(error):  # only a codec that tifffile lacks is worth a second decoder
+            raise
+    read, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(frame, frame + 1))
+    if not read or not pages:
+        return None
+    order = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
+    samples = np.asarray(pages[0])
+    return cv2.cvtColor(samples, order[samples.shape[2]]) if samples.ndim == 3 and samples.shape[2] in order else samples
+
+
+def _over_black(rgba: np.ndarray) -> np.ndarray:
+    """(H, W, 4) with alpha last to (H, W, 3), composited over black."""
+    top = np.iinfo(rgba.dtype).max
+    if (rgba[..., 3] == top).all():
+        return np.ascontiguousarray(rgba[..., :3])
+    blended = rgba[..., :3].astype(np.float64) * (rgba[..., 3:].astype(np.float64) / top)
+    return np.asarray(np.round(blended).astype(rgba.dtype))
+
+
+def _rotate(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo the EXIF orientation (1..8) of (H, W[, C])."""
+    if orientation >= 5:
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    return pixels
+
+
+def first_line(error: Exception) -> str:
+    """What a foreign library said, cut to one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
