@@ -50,7 +50,7 @@ def percentile_estimate(value: float, replicates: FloatArray, *, note: str = "")
     Efron & Tibshirani 1993, doi:10.1201/9780429246593. No limits when fewer than half of the replicates are defined.
     """
     finite = replicates[np.isfinite(replicates)]
-    method = f"bootstrap{replicates.size}"
+    method = "bootstrap"
     if replicates.size == 0 or finite.size < replicates.size / 2:
         return Estimate(value=value, method=method, note=_join(note, f"interval not estimable: {replicates.size - finite.size} of {replicates.size} resamples undefined"))
     low, high = np.quantile(finite, [0.025, 0.975])
