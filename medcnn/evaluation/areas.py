@@ -168,8 +168,8 @@ def average_precision_interval(
 ) -> Estimate:
     """Average precision with its 95% interval; the note states the prevalence, which is what chance attains.
 
-    y: (n,) 0/1; score: (n,); patient: (n,) ids or None. The linearised interval is formed on the logit scale
-    (Boyd, Eng & Page 2013, doi:10.1007/978-3-642-40994-3_29). One class only: not estimable.
+    y: (n,) 0/1; score: (n,); patient: (n,) ids or None. The linearised interval is formed on the logit scale. One class
+    only: not estimable.
     """
     positive, scores = check_scores(y, score)
     lacking = lacking_class(int(positive.sum()), len(scores))
@@ -184,6 +184,17 @@ def average_precision_interval(
     else:
         estimate = _linearised(value, _precision_influence(ranking, curve), patient, upper=1.0)
     return with_note(estimate, f"prevalence {positive.mean():.4g}")
+
+
+def boyd_limits(value: float, n_positive: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The logit interval of an average precision, expit(logit AP +- z/sqrt(n_positive AP (1 - AP))), for independent cases.
+
+    Boyd, Eng & Page 2013, doi:10.1007/978-3-642-40994-3_29. (NaN, NaN) at 0 and 1, where it is undefined.
+    """
+    if not 0 < value < 1:
+        return math.nan, math.nan
+    half = normal_quantile(confidence) / math.sqrt(n_positive * value * (1 - value))
+    return float(special.expit(special.logit(value) - half)), float(special.expit(special.logit(value) + half))
 
 
 def _average_precision(curve: Curve) -> float:
