@@ -1,0 +1,95 @@
+import os
+import signal
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from model_cases import Arrays, blobs
+
+from medcnn.errors import InputError, RunError
+from medcnn.model.batches import Deal, deal_epoch, n_drawn, stream
+
+ROWS = np.array([40, 3, 17, 8, 25, 31, 2])
+
+
+def dealt(deals: list[Deal]) -> list[list[int]]:
+    return [deal.rows.tolist() for deal in deals]
+
+
+def test_every_row_comes_once_and_batches_are_even() -> None:
+    deals = deal_epoch(ROWS, None, batch_size=3, seed=0, epoch=0)
+    assert sorted(np.concatenate([deal.rows for deal in deals])) == sorted(ROWS)
+    assert sorted(len(deal.rows) for deal in deals) == [2, 2, 3]
+
+
+def test_the_order_is_a_function_of_set_seed_and_epoch() -> None:
+    first = dealt(deal_epoch(ROWS, None, batch_size=3, seed=5, epoch=2))
+    assert dealt(deal_epoch(ROWS[::-1], None, batch_size=3, seed=5, epoch=2)) == first
+    assert dealt(deal_epoch(ROWS, None, batch_size=3, seed=5, epoch=3)) != first
+    assert dealt(deal_epoch(ROWS, None, batch_size=3, seed=6, epoch=2)) != first
+
+
+def test_oversampling_draws_every_class_equally_often() -> None:
+    rows = np.arange(100, 140)
+    classes = np.repeat([0, 1, 2], [30, 7, 3])
+    deals = deal_epoch(rows, classes, batch_size=8, seed=1, epoch=0)
+    drawn = np.concatenate([deal.rows for deal in deals])
+    assert Counter(classes[drawn - 100].tolist()) == {0: 14, 1: 14, 2: 14}
+    assert len(drawn) == n_drawn(rows, classes) == 42
+    counts = Counter(drawn[classes[drawn - 100] == 1].tolist())
+    assert set(counts.values()) == {2}, "a class is used up before one of it comes again"
+
+
+def test_a_repeated_row_knows_how_often_it_came() -> None:
+    deals = deal_epoch(np.arange(20), np.repeat([0, 1], [18, 2]), batch_size=4, seed=1, epoch=0)
+    pairs = [(row, show) for deal in deals for row, show in zip(deal.rows, deal.shows, strict=True)]
+    assert len(set(pairs)) == len(pairs) == 20
+    assert {show for row, show in pairs if row == 19} == set(range(5))
+
+
+def test_oversampling_does_not_depend_on_row_order() -> None:
+    rows, classes = np.arange(20), np.repeat([0, 1], [15, 5])
+    shuffled = np.random.default_rng(0).permutation(20)
+    one = deal_epoch(rows, classes, batch_size=4, seed=1, epoch=0)
+    other = deal_epoch(rows[shuffled], classes[shuffled], batch_size=4, seed=1, epoch=0)
+    assert dealt(one) == dealt(other)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_workers_bring_the_same_pixels_in_the_same_order(n_workers: int) -> None:
+    source = Arrays(blobs(30)[0])
+    deals = [deal for epoch in (0, 1) for deal in deal_epoch(np.arange(30), None, batch_size=7, seed=0, epoch=epoch)]
+    here = list(stream(source, deals, n_workers=0))
+    there = list(stream(source, deals, n_workers=n_workers))
+    assert len(here) == len(there) == len(deals)
+    for (rows, images), (their_rows, their_images) in zip(here, there, strict=True):
+        assert torch.equal(rows, their_rows)
+        assert torch.equal(images, their_images)
+
+
+class Broken:
+    """Fails at row 5: with an error for the user, or by dying."""
+
+    def __init__(self, *, dies: bool) -> None:
+        self.dies = dies
+
+    def batch(self, rows: np.ndarray, epoch: int | None, shows: np.ndarray | None = None) -> np.ndarray:
+        if 5 in rows and self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if 5 in rows:
+            raise InputError("a.png: is not an image")
+        return np.zeros((len(rows), 2, 2, 1), np.uint8)
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_an_error_in_a_worker_says_what_it_would_say_here(n_workers: int) -> None:
+    deals = [Deal(0, np.array([row])) for row in range(8)]
+    with pytest.raises(InputError) as caught:
+        list(stream(Broken(dies=False), deals, n_workers=n_workers))
+    assert str(caught.value) == "a.png: is not an image"
+
+
+def test_a_worker_that_dies_is_a_run_error() -> None:
+    with pytest.raises(RunError, match=r"training.n_workers=0"):
+        list(stream(Broken(dies=True), [Deal(0, np.array([row])) for row in range(8)], n_workers=1))
