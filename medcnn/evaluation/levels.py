@@ -14,9 +14,10 @@ UNIT_COLUMNS = {"image": None, "study": "study_id", "patient": "patient_id"}
 
 @dataclass(frozen=True)
 class UnitTable:
-    """The units of one level: y (n, k) in {0, 1, NaN}, p (n, k) in [0, 1], patient codes (n,), fold (n,), first source row (n,).
+    """The units of one level: y (n, k) in {0, 1, NaN}, p (n, k) in [0, 1], patient codes (n,), fold (n,).
 
-    `n_left_out`: units without one class (multi-class patients whose images disagree); `note` says what was done.
+    `unit_of_row`: the unit that each row of the table went into, -1 where it was left out; `n_left_out`: units without one
+    class (multi-class patients whose images disagree); `note` says what was done.
     """
 
     labels: tuple[str, ...]
@@ -24,7 +25,7 @@ class UnitTable:
     p: FloatArray
     patient: IntArray
     fold: IntArray
-    first_row: IntArray
+    unit_of_row: IntArray
     n_left_out: int = 0
     note: str = ""
 
@@ -45,20 +46,23 @@ def at_level(frame: pd.DataFrame, level: str, aggregation: str, task: Task) -> U
         return UnitTable(labels, y, p, patient, fold, np.arange(len(frame)))
     unit = _units(frame, level, patient, fold)
     n_units = int(unit.max()) + 1
-    first = np.full(n_units, len(frame), dtype=np.int64)
-    np.minimum.at(first, unit, np.arange(len(frame)))
     columns = [_aggregate(y[:, k], p[:, k], unit, n_units, aggregation) for k in range(len(labels))]
     unit_y, unit_p = (np.column_stack([column[side] for column in columns]) for side in (0, 1))
-    note = f"{level} level: {aggregation} of the probabilities of its images"
-    if task != "multiclass":
-        return UnitTable(labels, unit_y, unit_p, patient[first], fold[first], first, note=note)
-    one_class = np.nansum(unit_y, axis=1) == 1
-    total = unit_p.sum(axis=1, keepdims=True)
-    unit_p = np.where(total > 0, unit_p / np.where(total > 0, total, 1), 1 / len(labels))
-    n_left_out = int((~one_class).sum())
-    if n_left_out:
-        note += f"; {n_left_out} units left out because their images have different classes"
-    return UnitTable(labels, unit_y[one_class], unit_p[one_class], patient[first][one_class], fold[first][one_class], first[one_class], n_left_out, note)
+    unit_patient, unit_fold = np.empty(n_units, dtype=np.int64), np.empty(n_units, dtype=np.int64)
+    unit_patient[unit], unit_fold[unit] = patient, fold
+    table = UnitTable(labels, unit_y, unit_p, unit_patient, unit_fold, unit, note=f"{level} level: {aggregation} of the probabilities of its images")
+    return _with_one_class(table) if task == "multiclass" else table
+
+
+def _with_one_class(table: UnitTable) -> UnitTable:
+    """Rows rescaled to sum 1; units whose images have different classes left out and counted."""
+    keep = np.nansum(table.y, axis=1) == 1
+    total = table.p.sum(axis=1, keepdims=True)
+    p = np.where(total > 0, table.p / np.where(total > 0, total, 1), 1 / len(table.labels))
+    n_left_out = int((~keep).sum())
+    note = f"{table.note}; {n_left_out} units left out because their images have different classes" if n_left_out else table.note
+    unit = np.where(keep, np.cumsum(keep) - 1, -1)[table.unit_of_row]
+    return UnitTable(table.labels, table.y[keep], p[keep], table.patient[keep], table.fold[keep], unit, n_left_out, note)
 
 
 def _units(frame: pd.DataFrame, level: str, patient: IntArray, fold: IntArray) -> IntArray:
