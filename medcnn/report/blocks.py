@@ -18,11 +18,19 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A table cell with a second, quieter line: an estimate over its interval."""
+
+    text: str
+    small: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """A table. The first column holds the row's name; `numeric` names the columns (by index) that are aligned right."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Cell]]
     caption: str = ""
     note: str = ""
     numeric: Sequence[int] = ()
@@ -48,9 +56,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
-    """Charts side by side where there is room."""
+    """Charts side by side where there is room; `beside`: blocks in the place of the second chart."""
 
     figures: Sequence[Figure]
+    beside: Sequence[Any] = ()
     kind: ClassVar[str] = "figures"
 
 
@@ -89,20 +98,20 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of a gallery; src and overlay are data URIs."""
+    """One image of a gallery; src and second (the same image with where the model looked) are data URIs."""
 
     title: str
     lines: Sequence[str]
     src: str
-    overlay: str = ""
+    second: str = ""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Thumbnails."""
+    """Thumbnails; second_name: what the second picture of each shows."""
 
     pictures: Sequence[Picture]
-    overlay_name: str = ""
+    second_name: str = ""
     kind: ClassVar[str] = "gallery"
 
 
@@ -142,6 +151,25 @@ class Editable:
     title: str
     text: str
     kind: ClassVar[str] = "editable"
+
+
+@dataclass(frozen=True)
+class ChecklistRow:
+    """One item of a reporting checklist. status: stated, author (must state it) or absent (not part of this run)."""
+
+    topic: str
+    text: str
+    sources: str
+    status: str
+    section: str
+
+
+@dataclass(frozen=True)
+class Checklist:
+    """A reporting checklist, by topic."""
+
+    rows: Sequence[ChecklistRow]
+    kind: ClassVar[str] = "checklist"
 
 
 @dataclass(frozen=True)

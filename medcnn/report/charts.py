@@ -1,5 +1,6 @@
 """The charts of one label: ROC, precision-recall, calibration, distribution of predictions, thresholds, decision curve, training."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,9 @@ from medcnn.report.svg import UNIT_TICKS, Axis, Canvas, nice_axis
 def slug(*words: str) -> str:
     """An id for files and links: letters, digits and dashes."""
     text = "-".join(words).lower()
-    return "-".join(part for part in "".join(c if c.isascii() and c.isalnum() else " " for c in text).split())
+    kept = "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text).split())
+    # Labels that differ only in what is dropped here still get ids of their own.
+    return kept if kept == text.replace(" ", "-").replace("_", "-") else f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".strip("-")
 
 
 def roc_chart(curves: dict[str, pd.DataFrame], *, name: str, id_words: Sequence[str], points: dict[str, tuple[float, float]] | None = None) -> Figure | None:
@@ -57,7 +60,7 @@ def calibration_chart(results: Results, label: str, *, name: str, id_words: Sequ
     groups = results.curve("calibration_grouped", label, recalibration=recalibration)
     if smooth.empty and groups.empty:
         return None
-    canvas = Canvas(Axis(0, 1, "Predicted probability", UNIT_TICKS), Axis(0, 1, "Observed share", UNIT_TICKS), f"Calibration, {name}", height=430, margin=(14, 14, 106, 54))
+    canvas = Canvas(Axis(0, 1, "Predicted probability", UNIT_TICKS), Axis(0, 1, "Observed share", UNIT_TICKS), f"Calibration, {name}", height=440, margin=(14, 14, 106, 54))
     canvas.reference([0, 1], [0, 1])
     canvas.text(0.7, 0.7, "ideal", shift=(6, 14))
     if len(smooth):
@@ -98,7 +101,7 @@ def distribution_chart(edges: np.ndarray, negatives: np.ndarray, positives: np.n
     limit = float(np.ceil(most / step - 1e-9) * step)
     ticks = np.arange(-limit, limit + step / 2, step)
     y_axis = Axis(-limit, limit, "Share of its class", tuple(float(round(t, 6)) for t in ticks), style="share")
-    canvas = Canvas(Axis(0, 1, "Predicted probability", UNIT_TICKS), y_axis, f"Predicted probability by class, {name}", height=300)
+    canvas = Canvas(Axis(0, 1, "Predicted probability", UNIT_TICKS), y_axis, f"Predicted probability by class, {name}", height=320)
     canvas.bars(edges[:-1], edges[1:], up, series=1, name=f"With the finding (n = {count(positives.sum())})")
     canvas.bars(edges[:-1], edges[1:], -down, series=0, name=f"Without (n = {count(negatives.sum())})")
     canvas.reference([0, 1], [0, 0], dash="")
@@ -118,7 +121,7 @@ def decision_chart(results: Results, label: str, *, name: str, id_words: Sequenc
     top = float(np.nanmax([np.nanmax(y), np.nanmax(everyone["y"]) if len(everyone) else 0]))
     vertical = nice_axis(np.array([min(-0.12 * top, 0), max(top, 0.01)]), "Net benefit", n_ticks=5)
     vertical = Axis(-0.15 * vertical.high, vertical.high, vertical.title, tuple(tick for tick in vertical.ticks if tick >= -0.15 * vertical.high))
-    canvas = Canvas(nice_axis(x, "Threshold probability"), vertical, f"Decision curve, {name}", height=340)
+    canvas = Canvas(nice_axis(x, "Threshold probability"), vertical, f"Decision curve, {name}", height=320)
     canvas.band(x, model["low"].to_numpy(dtype=float), model["high"].to_numpy(dtype=float))
     if len(everyone):
         above = everyone[everyone["y"] >= vertical.low]
@@ -135,7 +138,7 @@ def threshold_chart(counts: ThresholdCounts, *, name: str, id_words: Sequence[st
     """Sensitivity, specificity, PPV and NPV against the threshold."""
     t = counts.thresholds
     measures = rates(counts)
-    canvas = Canvas(Axis(0, 1, "Threshold", UNIT_TICKS), Axis(0, 1, "", UNIT_TICKS, style="percent"), f"Measures by threshold, {name}", height=340)
+    canvas = Canvas(Axis(0, 1, "Threshold", UNIT_TICKS), Axis(0, 1, "", UNIT_TICKS, style="percent"), f"Measures by threshold, {name}", height=320)
     step = max(len(t) // 250, 1)
     for series, (key, values) in enumerate(measures.items()):
         canvas.line(t[::step], values[::step], key, series=series)

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from medcnn.cohort import Exclusion, Finding, Flow
-from medcnn.report.blocks import Details, Facts, Figures, Heading, Section, Table, Text
+from medcnn.report.blocks import Cell, Details, Facts, Figures, Heading, Section, Table, Text
 from medcnn.report.diagrams import Box, flow_chart
 from medcnn.report.facts import RunFacts
-from medcnn.report.numbers import compact, count, join_words, method_title, metric_title, percent, plural, share, short_hash, threshold
+from medcnn.report.numbers import compact, count, date, join_words, method_title, metric_title, percent, plural, short_hash, threshold
 from medcnn.report.reading import Reading
 from medcnn.report.words import missing_labels, part_name, recalibration_name
 
@@ -125,18 +125,23 @@ def _partitions(reading: Reading) -> list[Any]:
     table = facts.counts if facts.counts is not None else _count_parts(reading)
     labels = [str(column).removeprefix("n_positive_") for column in table.columns if str(column).startswith("n_positive_")]
     with_fold = "fold" in table and table["fold"].nunique() > 1
-    rows = []
-    for row in table.to_dict("records"):
-        name = part_name(str(row["part"]), external=facts.external)
-        cells = [f"fold {row['fold']}, {name}" if with_fold else name.capitalize(), count(row["n_patients"]), count(row["n_images"])]
-        rows.append(cells + [share(row[f"n_positive_{label}"], row["n_images"]) for label in labels])
-    shown = Table(["Part", "Patients", "Images", *labels], rows, "Patients, images and events in each part", "Events: images with the label, of all images of the part.", numeric=range(1, 3 + len(labels)))
+    parts = table.to_dict("records")
+    names = [part_name(str(row["part"]), external=facts.external) for row in parts]
+    names = [f"Fold {row['fold']}, {name}" if with_fold else name.capitalize() for row, name in zip(parts, names, strict=True)]
+    caption, note = "Patients, images and events in each part", "Events: images with the label, of all images of the part."
+    sizes = [("Patients", [count(row["n_patients"]) for row in parts]), ("Images", [count(row["n_images"]) for row in parts])]
+    sizes += [(label, [Cell(count(row[f"n_positive_{label}"]), percent(row[f"n_positive_{label}"] / max(row["n_images"], 1))) for row in parts]) for label in labels]
+    if len(labels) > len(parts):
+        rows = [[title, *cells] for title, cells in sizes]
+        shown = Table(["", *names], rows, caption, note, numeric=range(1, 1 + len(parts)))
+    else:
+        rows = [[name, *(cells[k] for _, cells in sizes)] for k, name in enumerate(names)]
+        shown = Table(["Part", *(title for title, _ in sizes)], rows, caption, note, numeric=range(1, 1 + len(sizes)))
     return [shown, Text(_disjointness(reading))]
 
 
 def _count_parts(reading: Reading) -> pd.DataFrame:
-    rows = reading.facts.predictions
-    assert rows is not None  # noqa: S101 - the caller looked
+    rows = reading.facts.predictions if reading.facts.predictions is not None else pd.DataFrame(columns=["part", "image_id", "patient_id"])
     labels = reading.results.labels
     parts = rows.groupby("part", sort=False)
     counted = parts.agg(n_images=("image_id", "size"), n_patients=("patient_id", "nunique"))
@@ -171,7 +176,7 @@ def reference_section(reading: Reading) -> Section:
     return Section("reference", "Reference standard", [author(reading.facts, "reference_standard", "How the labels were made: definition, rationale, annotators and their experience, blinding, agreement between raters (kappa with interval)")])
 
 
-def methods_section(reading: Reading, methods_text: Any) -> Section:
+def methods_section(reading: Reading) -> Section:
     """4: how the numbers were taken; thresholds; how often the test part was opened."""
     facts, results = reading.facts, reading.results
     used = [
@@ -182,7 +187,7 @@ def methods_section(reading: Reading, methods_text: Any) -> Section:
     repeated = next((r for r in results.records if 0 < r.n_patients < r.n), None)
     cluster = "Several images of one patient are dealt with by intervals that treat the patient as a cluster, where the method’s name says so." if repeated else "Every unit comes from a different patient, as far as is known."
     aggregation = f" A {results.level}’s probability is the {facts.config.evaluation.aggregation.replace('_', '-')} of its images’." if facts.config is not None and results.level != "image" else ""
-    blocks: list[Any] = [methods_text, Text(f"Unit of evaluation: {unit}.{aggregation} {cluster} Intervals are 95% intervals.")]
+    blocks: list[Any] = [Text(f"Unit of evaluation: {unit}.{aggregation} {cluster} Intervals are 95% intervals.")]
     blocks += [_thresholds(reading), Details("Interval of each measure", [Table(["Measure", "95% interval by"], used)])]
     return Section("methods", "Methods of evaluation", [*blocks, Heading("Test-set ledger"), *_ledger(facts)])
 
@@ -199,17 +204,9 @@ def _ledger(facts: RunFacts) -> list[Any]:
         return [Text("No ledger of openings of the test part is known to this report.", "note")]
     n = len(facts.ledger)
     said = "The test part was opened once, for this report." if n == 1 else f"The test part was opened {n} times, this report’s opening included."
-    rows = [[str(line.get("when", "")), str(line.get("who", "")), *(short_hash(_entry(line, key)) for key in ("config", "predictions"))] for line in facts.ledger[-MANY:]]
+    rows = [[date(line.get("when")), str(line.get("who", "")), *(short_hash(_entry(line, key)) for key in ("config", "predictions"))] for line in facts.ledger[-MANY:]]
     return [Text(said), Table(["When", "Who", "Config", "Predictions"], rows, note="The first 12 characters of each sha256.")]
 
 
 def _entry(line: Any, key: str) -> str:
     return str(line.get(key) or line.get(f"{key}_hash") or line.get(f"{key}_sha256") or "")
-
-
-def prevalence_words(reading: Reading, label: str) -> str:
-    """`prevalence 62.5%` of the tested rows of a label; empty when unknown."""
-    record = reading.results.first(label)
-    if record is None or record.n_positive is None or not record.n:
-        return ""
-    return f"prevalence {percent(record.n_positive / record.n)}"

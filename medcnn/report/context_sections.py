@@ -11,9 +11,10 @@ from medcnn.report.charts import slug, training_charts
 from medcnn.report.cohort_sections import author
 from medcnn.report.diagrams import ForestRow, forest_chart
 from medcnn.report.facts import ErrorImage, RunFacts
-from medcnn.report.numbers import NOT_ESTIMABLE, compact, count, duration, estimate, fixed, is_known, threshold
+from medcnn.report.numbers import NOT_ESTIMABLE, compact, count, date, duration, estimate, fixed, is_known, threshold
 from medcnn.report.performance_sections import per_label
 from medcnn.report.reading import Reading
+from medcnn.report.tabulate import cell, size
 from medcnn.tables import Record
 
 SUBGROUP_METRICS = ("auroc", "calibration_slope", "oe_ratio", "sensitivity", "specificity")
@@ -71,7 +72,7 @@ def _subgroup_table(reading: Reading, label: str, subsets: Sequence[str]) -> Tab
         found += [results.best(metric, label, subset=subset, threshold=at) if at is not None else None for metric in SUBGROUP_METRICS[3:]]
         base = found[0]
         name, value = split_subset(subset)
-        rows.append([f"{name}: {value}" if name else value, f"{count(base.n_positive)}/{count(base.n)}" if base else "–", *(estimate(record) if record else "–" for record in found)])
+        rows.append([f"{name}: {value}" if name else value, size(base), *(cell(record) for record in found)])
     note = f"Sensitivity and specificity at threshold {threshold(at)}." if at is not None else ""
     return Table(["Subgroup", "Events/n", "AUROC", "Calibration slope", "O:E", "Sensitivity", "Specificity"], rows, "Key measures by subgroup, with 95% intervals", note, numeric=range(1, 7))
 
@@ -114,14 +115,14 @@ def errors_section(reading: Reading) -> Section:
     gallery = Gallery([_picture(error) for error in errors], overlay)
     blocks: list[Any] = [gallery]
     if overlay:
-        blocks.append(Text(f"{overlay} marks what raised the probability. It is not evidence that the model used the right sign, and it has not been validated here.", "note"))
+        blocks.append(Text(f"{overlay} (right) marks what raised the probability. It is not evidence that the model used the right sign, and it has not been validated here.", "note"))
     return Section("errors", "Errors and explainability", blocks, "The most confident errors: where the model was surest and wrong.")
 
 
 def _picture(error: ErrorImage) -> Picture:
     missed = error.y >= 0.5
     kind = "Missed" if missed else "False alarm"
-    lines = [error.image_id, f"reference standard: {'with' if missed else 'without'} {error.label}", f"probability {fixed(error.p)}" + (f", threshold {threshold(error.threshold)}" if error.threshold is not None else "")]
+    lines = [error.image_id, f"probability {fixed(error.p)}" + (f", threshold {threshold(error.threshold)}" if error.threshold is not None else "")]
     return Picture(f"{kind}: {error.label}", lines, _data_uri(error.picture), _data_uri(error.heatmap) if error.heatmap else "")
 
 
@@ -147,7 +148,7 @@ def provenance_section(reading: Reading, checklist: Sequence[Any], texts: Sequen
 def _cost(facts: RunFacts) -> list[Any]:
     blocks: list[Any] = []
     if facts.stamps:
-        rows = [[stamp.stage, duration(stamp.wall_seconds), duration(stamp.cpu_seconds), f"{stamp.peak_memory_mb:,.0f} MB", stamp.finished] for stamp in facts.stamps]
+        rows = [[stamp.stage, duration(stamp.wall_seconds), duration(stamp.cpu_seconds), f"{stamp.peak_memory_mb:,.0f} MB", date(stamp.finished)] for stamp in facts.stamps]
         total = ["all", duration(sum(s.wall_seconds for s in facts.stamps)), duration(sum(s.cpu_seconds for s in facts.stamps)), f"{max(s.peak_memory_mb for s in facts.stamps):,.0f} MB", ""]
         blocks.append(Table(["Stage", "Time", "CPU time", "Peak memory", "Finished"], [*rows, total], "Cost of each stage", numeric=[1, 2, 3], strong_rows=[len(rows)]))
     known = [("Training time", duration(facts.model.get("training_seconds"))), ("Images per second, predicting", compact(facts.model.get("images_per_second")))]

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-
-from medcnn.tables import label_names
 
 
 @dataclass(frozen=True)
@@ -53,34 +50,6 @@ def count_thresholds(y: np.ndarray, p: np.ndarray, *, label: str, extra: Sequenc
     tp = positives.sum() - np.cumsum(positives)[:-1]
     fp = negatives.sum() - np.cumsum(negatives)[:-1]
     return ThresholdCounts(label, grid, tp, fp, int(positives.sum()), int(negatives.sum()))
-
-
-def tested_rows(predictions: pd.DataFrame | None, part: str) -> pd.DataFrame | None:
-    """The rows of the predictions that the headline is about."""
-    if predictions is None:
-        return None
-    return predictions[predictions["part"] == part] if "part" in predictions else predictions
-
-
-def count_labels(
-    predictions: pd.DataFrame | None, part: str, thresholds: dict[str, Sequence[float]], *, level: str = "image"
-) -> dict[str, ThresholdCounts]:
-    """Counts for each label of the predictions; none where the headline's level is not the image, for rows are images."""
-    rows = tested_rows(predictions, part)
-    if rows is None or rows.empty or level != "image":
-        return {}
-    labels = label_names(rows)
-    n_steps = 1000 if len(labels) <= 30 else 100
-    return {
-        label: count_thresholds(
-            rows[f"y_{label}"].to_numpy(dtype=float),
-            rows[f"p_{label}"].to_numpy(dtype=float),
-            label=label,
-            extra=thresholds.get(label, ()),
-            n_steps=n_steps,
-        )
-        for label in labels
-    }
 
 
 def probability_bins(y: np.ndarray, p: np.ndarray, n_bins: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -96,7 +96,7 @@ class ForestRow:
     weight: float = 1.0
 
 
-def forest_chart(rows: Sequence[ForestRow], *, id: str, title: str, axis_title: str, columns: Sequence[str], reference: float | None) -> Figure:
+def forest_chart(rows: Sequence[ForestRow], *, id: str, title: str, axis_title: str, columns: Sequence[str], reference: float | None, first: str = "Subgroup") -> Figure:
     """Names, counts, estimates with intervals on one axis, and the numbers in words."""
     width, row_height, top = 700, 25, 34
     plot_left, plot_right = 300, 530
@@ -107,7 +107,7 @@ def forest_chart(rows: Sequence[ForestRow], *, id: str, title: str, axis_title: 
     def at(value: float) -> float:
         return plot_left + (plot_right - plot_left) * float(axis.place(np.array(value)))
 
-    lines = [_forest_text(8, top - 14, "Subgroup", bold=True), _forest_text(plot_right + 14, top - 14, axis_title, bold=True)]
+    lines = [_forest_text(8, top - 14, first, bold=True), _forest_text(plot_right + 14, top - 14, axis_title, bold=True)]
     places = [206, 276][: len(columns)]
     lines += [_forest_text(x, top - 14, name, anchor="end", bold=True) for x, name in zip(places, columns, strict=False)]
     for tick in axis.ticks:
@@ -162,7 +162,7 @@ def cost_chart(points: Sequence[tuple[str, float, float, float | None, float | N
     return Figure(id, canvas.title, canvas.render(legend="none"), "", numbers)
 
 
-def confusion_table(matrix: pd.DataFrame, *, id: str, title: str) -> Figure:
+def confusion_chart(matrix: pd.DataFrame, *, id: str, title: str) -> Figure:
     """A k x k table of counts: rows the reference standard, columns the prediction; shade is the share of the row."""
     names = [str(name) for name in matrix.index]
     values = matrix.to_numpy(dtype=float)

@@ -15,7 +15,8 @@ from medcnn.report.cohort_sections import data_section, identity_section, method
 from medcnn.report.context_sections import errors_section, provenance_section, subgroups_section, training_section
 from medcnn.report.decision_sections import classification_section, utility_section
 from medcnn.report.facts import RunFacts
-from medcnn.report.performance_sections import calibration_section, discrimination_section, label_distribution, operating_points, overall_section
+from medcnn.report.numbers import date
+from medcnn.report.performance_sections import calibration_section, discrimination_section, label_distribution, label_forest, operating_points, overall_section
 from medcnn.report.prose import methods_paragraph, results_paragraph
 from medcnn.report.reading import Reading, read_facts
 from medcnn.report.summary import summarise
@@ -42,7 +43,7 @@ def report_sections(reading: Reading) -> list[Section]:
         identity_section(reading),
         data_section(reading),
         reference_section(reading),
-        methods_section(reading, methods),
+        methods_section(reading),
         discrimination_section(reading),
         calibration_section(reading),
         overall_section(reading),
@@ -59,15 +60,14 @@ def summary_figures(reading: Reading) -> list[Figure]:
     """The four essential plots of the headline label; none when there are several labels (the sections have them)."""
     results = reading.results
     if len(results.labels) != 1:
-        curves = {label: results.curve("roc", label) for label in results.labels}
-        chart = roc_chart(curves, name="all labels", id_words=["summary"]) if len(curves) <= 6 else None
+        chart = label_forest(results, id="forest-summary")
         return [chart] if chart else []
     label = results.labels[0]
-    rows = reading.labelled(label) if results.level == "image" else None
+    units = reading.labelled(label)
     points = results.thresholds(label)
     charts = [
         roc_chart({label: results.curve("roc", label)}, name=label, id_words=["summary"], points=operating_points(reading, label)),
-        calibration_chart(results, label, name=label, id_words=["summary"], p=rows[1] if rows else None),
+        calibration_chart(results, label, name=label, id_words=["summary"], p=units[1] if units else None),
         label_distribution(reading, label, words=["summary"]),
         decision_chart(results, label, name=label, id_words=["summary"], mark=points[0] if points else None),
     ]
@@ -75,7 +75,7 @@ def summary_figures(reading: Reading) -> list[Figure]:
 
 
 def _made(facts: RunFacts) -> str:
-    when = max((stamp.finished for stamp in facts.stamps), default="")
+    when = date(max((stamp.finished for stamp in facts.stamps), default=""))
     return f"medcnn {medcnn.__version__}" + (f", {when}" if when else "")
 
 

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from medcnn.tables import Comparison, Record
 
 MINUS = "\u2212"
 NOT_ESTIMABLE = "not estimable"
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ def threshold(value: float | None) -> str:
     """A threshold with as many decimals as it needs: 0.5, 0.371, 0.0042."""
     if value is None or math.isnan(value):
         return "–"
+    if value > 1:
+        return "above 1"
     if value >= 0.1 or value == 0:
         text = f"{value:.3f}"
     else:
@@ -188,6 +192,15 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def date(text: Any) -> str:
+    """`2025-11-22T18:00:00+0000` -> `22 Nov 2025, 18:00`; what is not a date stays as it is."""
+    try:
+        when = datetime.fromisoformat(str(text))
+    except ValueError:
+        return "" if text is None else str(text)
+    return f"{when.day} {MONTHS[when.month - 1]} {when.year}, {when:%H:%M}"
 
 
 def short_hash(value: Any) -> str:

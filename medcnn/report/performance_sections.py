@@ -8,15 +8,17 @@ import numpy as np
 from medcnn.report.blocks import Facts, Figure, Figures, Heading, Panels, Section, Table, Text
 from medcnn.report.charts import calibration_chart, distribution_chart, precision_recall_chart, roc_chart
 from medcnn.report.counts import probability_bins
+from medcnn.report.diagrams import ForestRow, forest_chart
 from medcnn.report.lookup import Results
-from medcnn.report.numbers import count, estimate, fixed, is_known, method_title, metric_title, metric_value, plural, threshold
+from medcnn.report.numbers import count, estimate, fixed, is_known, metric_title, plural, threshold
 from medcnn.report.reading import Reading
+from medcnn.report.tabulate import cell, overview, record_table
 from medcnn.report.words import calibration_verdict, discrimination_sentence, recalibration_name
-from medcnn.tables import Record
 
 DISCRIMINATION = ("auroc", "partial_auroc", "average_precision", "hand_till_m")
 CALIBRATION = ("calibration_intercept", "calibration_slope", "oe_ratio", "ici", "e50", "e90", "emax", "eci", "ece", "smooth_ece")
 OVERALL = ("brier", "scaled_brier", "log_loss")
+FEW_CURVES = 6
 
 
 def per_label(reading: Reading, build: Callable[[str], Sequence[Any]]) -> list[Any]:
@@ -29,30 +31,9 @@ def per_label(reading: Reading, build: Callable[[str], Sequence[Any]]) -> list[A
     return [Panels([label for label, _ in kept], [blocks for _, blocks in kept])] if kept else []
 
 
-def record_rows(records: Sequence[Record], *, with_label: bool) -> list[list[str]]:
-    """Rows of a table of records: label, measure, estimate, method, n, note."""
-    rows = []
-    for record in records:
-        title = metric_title(record.metric) + (f" at {threshold(record.threshold)}" if record.threshold is not None else "")
-        value = metric_value(record.metric, record.value)
-        limits = estimate(record).removeprefix(value).strip(" ()") or "–"
-        size = f"{count(record.n_positive)}/{count(record.n)}" if record.n_positive is not None else count(record.n)
-        rows.append([*([record.label] if with_label else []), title, value, limits, method_title(record.method) or "–", size, record.note])
-    return rows
-
-
-def record_table(results: Results, metrics: Sequence[str], caption: str, *, recalibration: str | None = None, note: str = "") -> Table | None:
-    """All records of these metrics with every method, averages first; None when there is none."""
-    with_label = len(results.labels) > 1
-    records = [record for label in [*results.averages, *results.labels] for metric in metrics for record in results.find(metric, label, recalibration=recalibration)]
-    if not records:
-        return None
-    rows = record_rows(records, with_label=with_label)
-    columns = [*(["Label"] if with_label else []), "Measure", "Value", "95% interval", "Interval by", "Events/n", "Note"]
-    if not any(row[-1] for row in rows):
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
-    shift = 1 if with_label else 0
-    return Table(columns, rows, caption, note, numeric=(1 + shift, 2 + shift, 4 + shift))
+def listed(*blocks: Any) -> list[Any]:
+    """Blocks that are there."""
+    return [block for block in blocks if block is not None]
 
 
 def operating_points(reading: Reading, label: str) -> dict[str, tuple[float, float]]:
@@ -66,71 +47,87 @@ def operating_points(reading: Reading, label: str) -> dict[str, tuple[float, flo
     return points
 
 
+# ---------------------------------------------------------------- discrimination
+
+
 def discrimination_section(reading: Reading) -> Section:
     """5: ROC curves, AUROC by every method; average precision as secondary."""
     results = reading.results
-    blocks: list[Any] = []
-    if 1 < len(results.labels) <= 6:
-        chart = roc_chart({label: results.curve("roc", label) for label in results.labels}, name="all labels", id_words=["all"])
-        blocks += [Figures([chart])] if chart else []
-    blocks += per_label(reading, lambda label: _discrimination(reading, label))
-    note = "Average precision is the step sum over recall (no interpolation); its baseline is the prevalence. The first AUROC is the headline." if results.find("average_precision") else ""
-    table = record_table(results, DISCRIMINATION, "Discrimination, by every method", note=note)
-    return Section("discrimination", "Discrimination", [*blocks, *([table] if table else [])], _averages_lead(results))
-
-
-def _averages_lead(results: Results) -> str:
+    note = "Average precision is the step sum over recall, without interpolation; its baseline is the prevalence." if results.find("average_precision") else ""
     if len(results.labels) == 1:
-        return discrimination_sentence(results, results.labels[0])
-    if not results.averages:
-        return ""
+        return Section("discrimination", "Discrimination", _discrimination(reading, results.labels[0], note), discrimination_sentence(results, results.labels[0]))
+    blocks = listed(overview(results, DISCRIMINATION, "Discrimination by label", note=note), _all_roc(results))
+    averages = record_table(results, DISCRIMINATION, results.averages, "Averages over the labels, by every method") if results.averages else None
+    blocks += listed(averages) + per_label(reading, lambda label: _discrimination(reading, label, ""))
+    return Section("discrimination", "Discrimination", blocks, _averages_lead(reading))
+
+
+def _all_roc(results: Results) -> Figures | None:
+    chart = roc_chart({label: results.curve("roc", label) for label in results.labels}, name="all labels", id_words=["all"]) if len(results.labels) <= FEW_CURVES else None
+    forest = label_forest(results)
+    return Figures(listed(chart, forest)) if chart or forest else None
+
+
+def label_forest(results: Results, *, id: str = "forest-labels") -> Figure | None:
+    """The AUROC of each label with its interval, and the average."""
+    found = [(label, record) for label in [*results.averages[:1], *results.labels] if (record := results.best("auroc", label)) is not None]
+    if len(found) < 2:
+        return None
+    rows = [ForestRow(label, (count(record.n), count(record.n_positive)), record.value, record.low, record.high, estimate(record)) for label, record in found]
+    average = results.best("auroc", results.averages[0]) if results.averages else None
+    return forest_chart(rows, id=id, title="AUROC by label", axis_title="AUROC", columns=("n", "Events"), reference=average.value if average else None, first="Label")
+
+
+def _averages_lead(reading: Reading) -> str:
+    results = reading.results
     said = [f"{average} {estimate(record)}" for average in results.averages if (record := results.best("auroc", average)) is not None]
-    return f"AUROC over {plural(len(results.labels), 'label')}: {'; '.join(said)}. Each label against all others." if said else ""
+    against = "each class against all others" if reading.task == "multiclass" else "each label on its own"
+    return f"AUROC over {plural(len(results.labels), 'label')}, {against}: {'; '.join(said)}." if said else ""
 
 
-def _discrimination(reading: Reading, label: str) -> list[Any]:
-    results, record = reading.results, reading.results.first(label)
-    prevalence = record.n_positive / record.n if record is not None and record.n_positive is not None and record.n else None
-    points = operating_points(reading, label)
-    charts = [
-        roc_chart({label: results.curve("roc", label)}, name=label, id_words=[label], points=points),
-        precision_recall_chart(results.curve("precision_recall", label), name=label, id_words=[label], prevalence=prevalence),
-    ]
-    drawn = [chart for chart in charts if chart is not None]
-    return [Figures(drawn)] if drawn else []
+def _discrimination(reading: Reading, label: str, note: str) -> list[Any]:
+    results = reading.results
+    charts = listed(
+        roc_chart({label: results.curve("roc", label)}, name=label, id_words=[label], points=operating_points(reading, label)),
+        precision_recall_chart(results.curve("precision_recall", label), name=label, id_words=[label], prevalence=reading.prevalence(label)),
+    )
+    table = record_table(results, DISCRIMINATION, [label], "Discrimination, by every method", note=note)
+    return listed(Figures(charts) if charts else None, table)
+
+
+# ---------------------------------------------------------------- calibration
 
 
 def calibration_section(reading: Reading) -> Section:
     """6: calibration plot, measures, before and after recalibration."""
     results = reading.results
-    blocks = per_label(reading, lambda label: _calibration(reading, label))
-    note = "Intercept: slope fixed at 1 (calibration in the large), ideal 0. Slope and O:E: ideal 1. ICI, E50, E90, Emax, ECI, ECE: ideal 0; ECE depends on its bins."
-    table = record_table(results, CALIBRATION, "Calibration measures", note=note)
-    blocks += [table] if table else []
+    note = "Intercept: slope fixed at 1 (calibration in the large), ideal 0. Slope and O:E: ideal 1. ICI, E50, E90, Emax, ECI and ECE: ideal 0; the ECE depends on its bins."
+    lead = calibration_verdict(results, results.labels[0])[1] if len(results.labels) == 1 else ""
+    table = overview(results, CALIBRATION[:4] + ("ece",), "Calibration by label", note=note) if len(results.labels) > 1 else None
+    blocks = listed(table) + per_label(reading, lambda label: _calibration(reading, label, "" if table else note))
     if len(results.recalibrations) > 1:
         blocks += [Heading("Before and after recalibration"), *_recalibration_facts(reading), _before_after(results)]
-    lead = calibration_verdict(results, results.labels[0])[1] if len(results.labels) == 1 else ""
     return Section("calibration", "Calibration", blocks, lead)
 
 
-def _calibration(reading: Reading, label: str) -> list[Any]:
+def _calibration(reading: Reading, label: str, note: str) -> list[Any]:
     results = reading.results
-    rows = reading.labelled(label) if results.level == "image" else None
-    after = calibration_chart(results, label, name=label, id_words=[label], p=rows[1] if rows else None)
-    charts = [after] if after else []
+    units = reading.labelled(label)
+    after = calibration_chart(results, label, name=label, id_words=[label], p=units[1] if units else None)
+    before = None
     if results.recalibration != "none" and "none" in results.recalibrations:
         before = calibration_chart(results, label, name=f"{label}, before recalibration", id_words=[label, "before"], recalibration="none")
-        charts += [before] if before else []
-    sentence = [] if len(results.labels) == 1 else [Text(calibration_verdict(results, label)[1])]
-    return [*sentence, Figures(charts)] if charts else sentence
+    sentence = None if len(results.labels) == 1 else Text(calibration_verdict(results, label)[1])
+    charts = listed(after, before)
+    table = record_table(results, CALIBRATION, [label], "Calibration measures", note=note)
+    return listed(sentence, Figures(charts) if charts else None, table)
 
 
 def _recalibration_facts(reading: Reading) -> list[Any]:
     info = reading.facts.recalibration_info
-    if not info:
-        return []
     pairs = [(str(key).replace("_", " ").capitalize(), _written(value)) for key, value in info.items()]
-    return [Facts([(term, text) for term, text in pairs if text])]
+    known = [(term, text) for term, text in pairs if text]
+    return [Facts(known)] if known else []
 
 
 def _written(value: Any) -> str:
@@ -142,39 +139,47 @@ def _written(value: Any) -> str:
 
 
 def _before_after(results: Results) -> Table:
-    metrics = [metric for metric in (*OVERALL[:1], "log_loss", *CALIBRATION) if results.find(metric)]
-    kinds = results.recalibrations
+    metrics = [metric for metric in ("brier", "log_loss", *CALIBRATION) if results.find(metric)]
+    kinds = sorted(results.recalibrations, key=lambda kind: kind != "none")
+    shift = 1 if len(results.labels) > 1 else 0
     rows = []
     for label in results.labels:
         for metric in metrics:
             found = [results.best(metric, label, recalibration=kind) for kind in kinds]
-            if any(record is not None for record in found):
-                rows.append([*([label] if len(results.labels) > 1 else []), metric_title(metric), *(estimate(record) if record else "–" for record in found)])
-    shift = 1 if len(results.labels) > 1 else 0
+            if any(found):
+                rows.append([*([label] if shift else []), metric_title(metric), *(cell(record) for record in found)])
     columns = [*(["Label"] if shift else []), "Measure", *(recalibration_name(kind).capitalize() for kind in kinds)]
-    return Table(columns, rows, "The same rows, before and after", "Recalibration does not change the AUROC when it keeps the order of the probabilities.", numeric=range(1 + shift, len(columns)))
+    note = "Temperature, Platt and beta scaling keep the order of the probabilities, and so the AUROC of a binary label."
+    return Table(columns, rows, "The same rows, before and after", note, numeric=range(1 + shift, len(columns)))
+
+
+# ---------------------------------------------------------------- overall
 
 
 def overall_section(reading: Reading) -> Section:
     """7: Brier, scaled Brier, log-loss; the probabilities by class."""
-    blocks = per_label(reading, lambda label: _distribution(reading, label))
-    note = "Strictly proper scores: fit to compare models on the same rows. Scaled Brier: 1 − Brier / Brier of the prevalence."
-    table = record_table(reading.results, OVERALL, "Overall performance", note=note)
-    return Section("overall", "Overall performance", [*blocks, *([table] if table else [])], "How close the probabilities are to what happened.")
+    results = reading.results
+    note = "Strictly proper scores: fit for comparing models on the same rows. Scaled Brier: 1 − Brier / Brier of the prevalence."
+    table = overview(results, OVERALL, "Overall performance by label", note=note) if len(results.labels) > 1 else None
+    blocks = listed(table) + per_label(reading, lambda label: _overall(reading, label, "" if table else note))
+    return Section("overall", "Overall performance", blocks, "How close the probabilities are to what happened.")
 
 
-def _distribution(reading: Reading, label: str) -> list[Any]:
+def _overall(reading: Reading, label: str, note: str) -> list[Any]:
     chart = label_distribution(reading, label)
-    return [Figures([chart])] if chart else []
+    table = record_table(reading.results, OVERALL, [label], "Overall performance", note=note)
+    if chart is None:
+        return listed(table)
+    return [Figures([chart], beside=listed(table))]
 
 
 def label_distribution(reading: Reading, label: str, *, words: Sequence[str] = ()) -> Figure | None:
-    """The predicted probability by class, with the label's thresholds marked."""
-    rows = reading.labelled(label)
-    if rows is None or not rows[0].size or reading.results.level != "image":
+    """The predicted probability by class, with the label's first threshold marked."""
+    units = reading.labelled(label)
+    if units is None or not units[0].size:
         return None
-    edges, negatives, positives = probability_bins(*rows)
-    marks = {f"threshold {threshold(value)}": value for value in reading.results.thresholds(label)[:1]}
+    edges, negatives, positives = probability_bins(*units)
+    marks = {f"threshold {threshold(value)}": min(value, 1.0) for value in reading.results.thresholds(label)[:1]}
     return distribution_chart(edges, np.asarray(negatives), np.asarray(positives), name=label, id_words=[label, *words], marks=marks)
 
 

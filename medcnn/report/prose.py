@@ -5,8 +5,17 @@ from medcnn.report.lookup import Results
 from medcnn.report.numbers import compact, count, estimate, interval, is_known, join_words, method_title, metric_title, metric_value, percent, plural, share, threshold
 from medcnn.report.reading import Reading
 from medcnn.report.words import calibration_verdict, part_name, recalibration_name
+from medcnn.tables import Record
 
 MANY_LABELS = 6
+MEASURE_WORDS = {
+    "calibration_intercept": "calibration intercept",
+    "calibration_slope": "calibration slope",
+    "oe_ratio": "ratio of observed to expected events",
+    "brier": "Brier score",
+    "sensitivity": "sensitivity, specificity, PPV and NPV",
+    "net_benefit": "net benefit",
+}
 
 
 def methods_paragraph(reading: Reading) -> Editable:
@@ -62,7 +71,7 @@ def _measure_sentences(reading: Reading) -> list[str]:
         record = next((record for label in [*results.labels, *results.averages] if (record := results.best(metric, label)) is not None), None)
         if record is None:
             continue
-        title = "sensitivity, specificity, PPV and NPV" if metric == "sensitivity" else metric_title(metric) if metric_title(metric)[:2].isupper() else metric_title(metric).lower()
+        title = MEASURE_WORDS.get(metric, metric_title(metric))
         named.append(f"{title}{f' ({method_title(record.method)})' if record.method and record.low is not None else ''}")
     if not named:
         return []
@@ -113,10 +122,7 @@ def _label_sentences(reading: Reading, label: str) -> list[str]:
     return sentences
 
 
-def _ci(record: object) -> str:
-    from medcnn.tables import Record
-
-    assert isinstance(record, Record)  # noqa: S101
+def _ci(record: Record) -> str:
     limits = interval(record.metric, record.low, record.high)
     return f"{metric_value(record.metric, record.value)}" + (f" (95% interval {limits}, {method_title(record.method)})" if limits else "")
 

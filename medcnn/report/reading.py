@@ -1,4 +1,4 @@
-"""A run's facts, read once: results found from the headline, counts at every threshold. What all sections are given."""
+"""A run's facts, read once: results seen from the headline, the units that were evaluated, counts at every threshold."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,9 +6,13 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from medcnn.report.counts import ThresholdCounts, count_labels, tested_rows
+from medcnn.evaluation.levels import UnitTable, at_level
+from medcnn.report.counts import ThresholdCounts, count_thresholds
 from medcnn.report.facts import RunFacts
 from medcnn.report.lookup import Results
+from medcnn.tables import Task, infer_task, label_matrix, label_names
+
+FINE_STEPS, COARSE_STEPS, MANY_LABELS = 1000, 100, 30
 
 
 @dataclass(frozen=True)
@@ -20,28 +24,55 @@ class Reading:
 
     @cached_property
     def thresholds(self) -> dict[str, list[float]]:
-        """Thresholds of each label: those with records, then those of the operating points."""
-        return {
-            label: list(dict.fromkeys([*self.results.thresholds(label), *(p.threshold for p in self.facts.thresholds if p.label == label)]))
-            for label in self.results.labels
-        }
-
-    @cached_property
-    def counts(self) -> dict[str, ThresholdCounts]:
-        """Counts at every threshold of each label; empty without predictions at the headline's level."""
-        return dict(count_labels(self.facts.predictions, self.results.part, self.thresholds, level=self.results.level))
+        """Thresholds of each label: those with records, else those of the operating points."""
+        stated = {label: self.results.thresholds(label) for label in self.results.labels}
+        return {label: found or [point.threshold for point in self.facts.thresholds if point.label == label] for label, found in stated.items()}
 
     @cached_property
     def rows(self) -> pd.DataFrame | None:
-        """The predictions that the headline is about."""
-        return tested_rows(self.facts.predictions, self.results.part)
+        """The predictions of the part that the headline is about."""
+        table = self.facts.predictions
+        if table is None:
+            return None
+        return table[table["part"] == self.results.part].reset_index(drop=True)
+
+    @cached_property
+    def units(self) -> UnitTable | None:
+        """The units of the headline's level: images, studies or patients."""
+        if self.rows is None or self.rows.empty:
+            return None
+        aggregation = self.facts.config.evaluation.aggregation if self.facts.config is not None else "mean"
+        return at_level(self.rows, self.results.level, aggregation, self.task)
+
+    @cached_property
+    def task(self) -> Task:
+        """binary, multiclass or multilabel; from the plan, the fingerprint or the labels themselves."""
+        if self.facts.plan is not None:
+            return self.facts.plan.task
+        if self.facts.fingerprint is not None:
+            return self.facts.fingerprint.task
+        if self.facts.predictions is None:
+            return "binary" if len(self.results.labels) == 1 else "multilabel"
+        return infer_task(label_matrix(self.facts.predictions, label_names(self.facts.predictions)))
+
+    @cached_property
+    def counts(self) -> dict[str, ThresholdCounts]:
+        """Counts at every threshold of each label; empty without predictions."""
+        if self.units is None:
+            return {}
+        n_steps = FINE_STEPS if len(self.units.labels) <= MANY_LABELS else COARSE_STEPS
+        return {
+            label: count_thresholds(self.units.y[:, k], self.units.p[:, k], label=label, extra=self.thresholds.get(label, ()), n_steps=n_steps)
+            for k, label in enumerate(self.units.labels)
+        }
 
     def labelled(self, label: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Labels (n,) and probabilities (n,) of the tested rows that have this label."""
-        if self.rows is None or f"y_{label}" not in self.rows:
+        """Labels (n,) and probabilities (n,) of the evaluated units that have this label; None without predictions."""
+        if self.units is None or label not in self.units.labels:
             return None
-        known = self.rows[self.rows[f"y_{label}"].notna()]
-        return known[f"y_{label}"].to_numpy(dtype=float), known[f"p_{label}"].to_numpy(dtype=float)
+        k = self.units.labels.index(label)
+        known = ~np.isnan(self.units.y[:, k])
+        return self.units.y[known, k], self.units.p[known, k]
 
     def fractions(self, label: str, threshold: float) -> dict[str, tuple[int, int]]:
         """Numerator and denominator of each proportion at a threshold; empty when counts are unknown."""
@@ -56,6 +87,13 @@ class Reading:
             if point.label == label and abs(point.threshold - threshold) < 1e-9:
                 return point.rule + (f", chosen on {point.chosen_on}" if point.chosen_on else "")
         return ""
+
+    def prevalence(self, label: str) -> float | None:
+        """Share of the evaluated units with the label; None when unknown."""
+        record = self.results.first(label)
+        if record is None or record.n_positive is None or not record.n:
+            return None
+        return record.n_positive / record.n
 
 
 def read_facts(facts: RunFacts) -> Reading:

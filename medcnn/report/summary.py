@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from medcnn.report.blocks import Figure, Table
 from medcnn.report.facts import RunFacts
 from medcnn.report.lookup import Results
-from medcnn.report.numbers import NOT_ESTIMABLE, count, estimate, interval, is_known, method_title, metric_value, threshold
+from medcnn.report.numbers import NOT_ESTIMABLE, count, interval, is_known, method_title, metric_value, threshold
 from medcnn.report.reading import Reading
-from medcnn.report.words import Caution, calibration_verdict, cautions, discrimination_sentence, tested
+from medcnn.report.tabulate import overview
+from medcnn.report.words import Caution, calibration_verdict, cautions, discrimination_sentence, part_name, tested
 from medcnn.tables import Record
+
+
+MOST_CAUTIONS = 7
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Summary:
     tables: Sequence[Table]
     figures: Sequence[Figure]
     cautions: Sequence[Caution]
-    tested: str
+    n_more: int
 
 
 def summarise(reading: Reading, figures: Sequence[Figure]) -> Summary:
@@ -42,8 +46,9 @@ def summarise(reading: Reading, figures: Sequence[Figure]) -> Summary:
     label = results.headline
     tiles = [_auroc_tile(results, label), _calibration_tile(results, label)]
     tiles += _point_tiles(reading, label) if len(results.labels) == 1 else []
-    tables = [label_table(results)] if len(results.labels) > 1 else []
-    return Summary(lead(facts, results), tiles, tables, figures, cautions(facts, results), tested(results, facts))
+    table = label_table(results) if len(results.labels) > 1 else None
+    found = cautions(facts, results)
+    return Summary(lead(facts, results), tiles, [table] if table else [], figures, found[:MOST_CAUTIONS], max(len(found) - MOST_CAUTIONS, 0))
 
 
 def lead(facts: RunFacts, results: Results) -> str:
@@ -51,7 +56,8 @@ def lead(facts: RunFacts, results: Results) -> str:
     model = str(facts.model.get("name", "")) or (facts.plan.model.name if facts.plan else "")
     subject = f"The model {model}" if model else f"The model of {facts.name}"
     finding = f"for {results.labels[0]}" if len(results.labels) == 1 else f"for {len(results.labels)} labels"
-    return f"{subject} gives a probability {finding}. Tested on {tested(results, facts)}."
+    where = part_name(results.part, external=facts.external)
+    return f"{subject} gives a probability {finding}. It was evaluated on the {where} part: {tested(results, facts)}."
 
 
 def _auroc_tile(results: Results, label: str) -> Tile:
@@ -71,7 +77,7 @@ def _calibration_tile(results: Results, label: str) -> Tile:
         return Tile("Calibration", word, "", sentence, "#calibration", small=True)
     verdicts = {name: calibration_verdict(results, name)[0] for name in results.labels}
     fine = [name for name, verdict in verdicts.items() if verdict == "No departure shown"]
-    return Tile("Calibration", f"{len(fine)} of {len(verdicts)} labels", "", "show no departure from ideal calibration within the uncertainty; see the table.", "#calibration", small=True)
+    return Tile("Calibration", f"No departure shown in {len(fine)} of {len(verdicts)} labels", "", "from ideal calibration, within the uncertainty. The table has each label’s slope and O:E.", "#calibration", small=True)
 
 
 def _point_tiles(reading: Reading, label: str) -> list[Tile]:
@@ -100,23 +106,14 @@ def _rate_tile(record: Record, title: str, words: str) -> Tile:
     return Tile(title, metric_value(record.metric, record.value), interval(record.metric, record.low, record.high), words, "#classification")
 
 
-def label_table(results: Results) -> Table:
-    """One row per label: events, AUROC, calibration slope, O:E, sensitivity and specificity at the first threshold."""
-    rows: list[list[str]] = []
-    for label in [*results.averages, *results.labels]:
-        record, points = results.first(label), results.thresholds(label)
-        at = points[0] if points else None
-        cells = [results.best("auroc", label), results.best("calibration_slope", label), results.best("oe_ratio", label)]
-        rates = [results.best(metric, label, threshold=at) if at is not None else None for metric in ("sensitivity", "specificity")]
-        if label in results.averages:
-            rows.append([label, "", estimate(cells[0]), "", "", "", "", ""])
-            continue
-        size = f"{record.n_positive:,}/{record.n:,}" if record is not None and record.n_positive is not None else "–"
-        rows.append([label, size, *(estimate(cell) for cell in cells), threshold(at) if at is not None else "–", *(estimate(rate) if rate else "–" for rate in rates)])
-    return Table(
-        ["Label", "Events/n", "AUROC", "Calibration slope", "O:E", "Threshold", "Sensitivity", "Specificity"],
-        rows,
-        "Each label at its first threshold, with 95% intervals",
-        numeric=range(1, 8),
-        strong_rows=range(len(results.averages)),
-    )
+def label_table(results: Results) -> Table | None:
+    """One row per label: events, AUROC, calibration slope, O:E, then sensitivity and specificity at the first threshold."""
+    threshold_free = overview(results, ("auroc", "calibration_slope", "oe_ratio"), "")
+    at_point = overview(results, ("sensitivity", "specificity"), "", at_threshold=True)
+    if threshold_free is None or at_point is None:
+        return threshold_free or at_point
+    rates = {row[0]: list(row[2:]) for row in at_point.rows}
+    n_rates = len(at_point.columns) - 2
+    rows = [[*row, *rates.get(row[0], [""] * n_rates)] for row in threshold_free.rows]
+    columns = [*threshold_free.columns, *at_point.columns[2:]]
+    return Table(columns, rows, "Each label, with 95% intervals", numeric=range(1, len(columns)), strong_rows=threshold_free.strong_rows)

@@ -176,11 +176,10 @@ class Canvas:
         self.parts.append(f'<text class="quiet" x="{a:.1f}" y="{b:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{MUTED}">{escape(text)}</text>')
 
     def render(self, *, legend: str = "top") -> Markup:
-        """The SVG. legend: top (above the plot) or none."""
+        """The SVG. legend: top (a row above the plot, kept free when there is one series, so that neighbours align) or none."""
         lines = [*self._axes(), *self.parts]
-        extra = 0
-        if legend == "top" and len(self.keys) > 1:
-            rows, extra = legend_rows(self.keys, self.box[0], self.width - 8)
+        rows, extra = legend_rows(self.keys if len(self.keys) > 1 else [], self.box[0], self.width - 8) if legend == "top" else ("", 0)
+        if rows:
             lines.append(f'<g transform="translate(0,{-extra})">{rows}</g>')
         left, top, width, height = self.box
         data = (
@@ -221,7 +220,7 @@ def legend_rows(keys: Sequence[tuple[str, int, str]], left: float, right: float)
     marks, x, y = [], left, 0.0
     row_height = 18
     for name, series, kind in keys:
-        width = 34 + 6.3 * len(name)
+        width = 44 + 6.6 * len(name)
         if x > left and x + width > right:
             x, y = left, y + row_height
         marks.append(f'<g transform="translate({x:.0f},{y:.0f})">{_key(series, kind)}<text class="name" x="28" y="12" font-size="11.5" fill="{INK}">{escape(name)}</text></g>')

@@ -47,6 +47,11 @@ def _side(record: Record | None, ideal: float) -> int | None:
     return -1 if record.high < ideal else 1 if record.low > ideal else 0
 
 
+def _inline(record: Record | None) -> str:
+    """`1.02, 0.90 to 1.15`: an estimate that stands within brackets."""
+    return estimate(record).replace(" (", ", ").removesuffix(")")
+
+
 def calibration_verdict(results: Results, label: str) -> tuple[str, str]:
     """A word or two and a sentence on calibration, from the intervals of O:E, intercept and slope.
 
@@ -57,7 +62,7 @@ def calibration_verdict(results: Results, label: str) -> tuple[str, str]:
     spread = _side(slope, 1)
     if level is None and spread is None:
         return NOT_ESTIMABLE.capitalize(), "Calibration could not be estimated from these data."
-    size = f" (observed to expected {estimate(ratio)})" if ratio is not None and is_known(ratio.value) else ""
+    size = f" (observed to expected {_inline(ratio)})" if ratio is not None and is_known(ratio.value) else ""
     sentences = {
         1: f"Probabilities are too low on average{size}.",
         -1: f"Probabilities are too high on average{size}.",
@@ -65,9 +70,9 @@ def calibration_verdict(results: Results, label: str) -> tuple[str, str]:
         None: "",
     }
     tilt = {
-        1: f"They are too moderate: low ones too high, high ones too low (slope {estimate(slope)}).",
-        -1: f"They are too extreme: low ones too low, high ones too high (slope {estimate(slope)}).",
-        0: f"Their spread shows no departure from the ideal (slope {estimate(slope)}).",
+        1: f"They are too moderate: low ones too high, high ones too low (slope {_inline(slope)}).",
+        -1: f"They are too extreme: low ones too low, high ones too high (slope {_inline(slope)}).",
+        0: f"Their spread shows no departure from the ideal (slope {_inline(slope)}).",
         None: "",
     }
     words = [{1: "too low", -1: "too high"}.get(level or 0, ""), {1: "too moderate", -1: "too extreme"}.get(spread or 0, "")]
@@ -93,13 +98,12 @@ def tested(results: Results, facts: RunFacts) -> str:
     record = results.first(results.headline if results.headline in results.labels else (results.labels[0] if results.labels else ""))
     if record is None:
         return ""
-    where = part_name(results.part, external=facts.external)
     units = {"image": "image", "study": "study", "patient": "patient"}[results.level]
     several = "studies" if units == "study" else ""
     text = f"{plural(record.n, units, several)}" + (f" of {plural(record.n_patients, 'patient')}" if record.n_patients and units != "patient" else "")
     if len(results.labels) == 1 and record.n_positive is not None:
-        text += f", {share(record.n_positive, record.n)} with the finding"
-    return f"{text}; {where} part"
+        text += f", {share(record.n_positive, record.n)} with {results.labels[0]}"
+    return text
 
 
 def cautions(facts: RunFacts, results: Results) -> list[Caution]:
@@ -160,7 +164,7 @@ def _threshold_cautions(facts: RunFacts, results: Results) -> list[Caution]:
 def _probability_cautions(facts: RunFacts, results: Results) -> list[Caution]:
     if facts.predictions is None:
         return []
-    rows = facts.predictions[facts.predictions["part"] == results.part] if "part" in facts.predictions else facts.predictions
+    rows = facts.predictions[facts.predictions["part"] == results.part]
     certain = {label: int(((rows[f"p_{label}"] <= 0) | (rows[f"p_{label}"] >= 1)).sum()) for label in label_names(rows)}
     named = [f"{count(n)} of {label}" for label, n in certain.items() if n]
     if not named:

@@ -193,8 +193,7 @@
     update();
   });
 
-  // ---- heat maps, copying
-  all("[data-overlay]").forEach(box => box.addEventListener("change", () => all(".gallery").forEach(item => item.classList.toggle("no-overlay", !box.checked))));
+  // ---- copying
   all(".editable").forEach(item => {
     const button = document.createElement("button");
     button.type = "button";
