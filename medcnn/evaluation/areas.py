@@ -214,6 +214,17 @@ def _precision_influence(ranking: Ranking, curve: Curve) -> FloatArray:
     return influence
 
 
+def resampled_precision(y: ArrayLike, score: ArrayLike) -> Callable[[FloatArray], float]:
+    """The average precision as a function of row weights (n,), for `bootstrap_metric`; NaN where a class has no weight."""
+    return _defined(rank_rows(y, score), _average_precision)
+
+
+def precision_influence(y: ArrayLike, score: ArrayLike) -> FloatArray:
+    """Derivative of the average precision by the weight of each row, (n,); sums to 0. Raises InputError for an empty class."""
+    ranking = rank_rows(y, score)
+    return _precision_influence(ranking, ranking.curve())
+
+
 # ---------------------------------------------------------------- intervals
 
 
