@@ -86,44 +86,58 @@ def assess(
     for level in config.levels:
         table = at_level(rows, level, config.aggregation, task)
         chosen = thresholds if isinstance(thresholds, Mapping) else thresholds_at(thresholds, level)
-        records += _level_records(rows, table, level, config, chosen, recalibration, task)
-        curves += _level_curves(table, level, config, recalibration)
+        job = _Job(rows, table, level, config, chosen, recalibration, task)
+        for column in range(len(table.labels)):
+            sample = label_sample(table, column)
+            records += _label_records(job, column, sample)
+            if sample is not None:
+                places = {"label": table.labels[column], "part": "test", "level": level, "subset": "all", "recalibration": recalibration}
+                curves.append(label_curves(sample, config).assign(**places))
+        records += _records_across_labels(job)
     return Assessment(records, pd.concat(curves, ignore_index=True)[list(COLUMNS)] if curves else pd.DataFrame(columns=list(COLUMNS)))
 
 
-def _level_records(
-    rows: pd.DataFrame, table: UnitTable, level: Level, config: EvaluationConfig, thresholds: Thresholds, recalibration: str, task: Task
-) -> Iterator[Record]:
-    n_resamples = config.n_bootstrap if table.y.size * config.n_bootstrap <= measures.SORTED_BUDGET else 0
-    for column, label in enumerate(table.labels):
-        place = _Place(label, level, recalibration, note=table.note)
-        sample = label_sample(table, column)
-        if sample is None:
-            yield place.count(("auroc", not_estimable("no row has this label"), None), 0, 0, 0)
-            continue
-        points = thresholds_of(thresholds, label, sample.fold)
-        for measured in _measure(sample, config, points, n_resamples):
-            yield place.record(measured, sample)
-        if level == config.levels[0]:
-            yield from _subgroup_records(rows, table, column, config, points, place)
-    if task != "binary":
-        patients = repeated_patients(table.patient, table.patient.size)
-        n_patients = int(np.unique(table.patient).size)
-        for label, measured in class_measures.across_labels(table, patients, config, task=task, n_resamples=n_resamples):
-            yield _Place(label, level, recalibration, note=table.note).count(measured, len(table.y), None, n_patients)
+@dataclass(frozen=True)
+class _Job:
+    """What one level's evaluation needs."""
+
+    rows: pd.DataFrame
+    table: UnitTable
+    level: Level
+    config: EvaluationConfig
+    thresholds: Thresholds
+    recalibration: str
+    task: Task
+
+    @property
+    def n_resamples(self) -> int:
+        """Of the bootstraps that sort: none where rows x labels x resamples exceed the budget; intervals are analytic then."""
+        asked = self.config.n_bootstrap
+        return asked if self.table.y.size * asked <= measures.SORTED_BUDGET else 0
 
 
-def _measure(sample: Sample, config: EvaluationConfig, points: Sequence[Threshold], n_resamples: int) -> Iterator[Measured]:
-    yield from measures.discrimination_measures(sample, config, n_resamples=n_resamples)
-    yield from measures.calibration_measures(sample, config)
-    yield from measures.threshold_measures(sample, config, points)
+def _label_records(job: _Job, column: int, sample: Sample | None) -> Iterator[Record]:
+    label = job.table.labels[column]
+    place = _Place(label, job.level, job.recalibration, note=job.table.note)
+    if sample is None:
+        yield place.count(("auroc", not_estimable("no row has this label"), None), 0, 0, 0)
+        return
+    points = thresholds_of(job.thresholds, label, sample.fold)
+    yield from (place.record(measured, sample) for measured in measures.discrimination_measures(sample, job.config, n_resamples=job.n_resamples))
+    yield from (place.record(measured, sample) for measured in measures.calibration_measures(sample, job.config))
+    yield from (place.record(measured, sample) for measured in measures.threshold_measures(sample, job.config, points))
+    if job.level == job.config.levels[0]:
+        yield from _subgroup_records(job, column, place)
 
 
-def _level_curves(table: UnitTable, level: Level, config: EvaluationConfig, recalibration: str) -> Iterator[pd.DataFrame]:
-    for column, label in enumerate(table.labels):
-        sample = label_sample(table, column)
-        if sample is not None:
-            yield label_curves(sample, config).assign(label=label, part="test", level=level, subset="all", recalibration=recalibration)
+def _records_across_labels(job: _Job) -> Iterator[Record]:
+    if job.task == "binary":
+        return
+    table = job.table
+    patients = repeated_patients(table.patient, table.patient.size)
+    n_patients = table.patient.size if patients is None else int(patients.max()) + 1
+    for label, measured in class_measures.across_labels(table, patients, job.config, task=job.task, n_resamples=job.n_resamples):
+        yield _Place(label, job.level, job.recalibration, note=table.note).count(measured, len(table.y), None, n_patients)
 
 
 # ---------------------------------------------------------------- samples and thresholds
@@ -136,6 +150,7 @@ def label_sample(table: UnitTable, column: int, among: IntArray | None = None) -
         known = np.intersect1d(known, among, assume_unique=True)
     if not known.size:
         return None
+    known = known[np.argsort(table.p[known, column], kind="stable")]
     patients = repeated_patients(table.patient[known], known.size)
     n_patients = known.size if patients is None else int(patients.max()) + 1
     return Sample(table.y[known, column], table.p[known, column], patients, table.fold[known], n_patients)
@@ -166,30 +181,20 @@ def _threshold(given: float | Mapping[int, float], label: str, fold: IntArray) -
 # ---------------------------------------------------------------- subgroups
 
 
-def _subgroup_records(
-    rows: pd.DataFrame, table: UnitTable, column: int, config: EvaluationConfig, points: Sequence[Threshold], place: _Place
-) -> Iterator[Record]:
-    for covariate in config.by:
-        groups = unit_groups(rows, table, covariate)
-        names = subgroup_order(groups)
-        for name in names:
-            yield from _one_subgroup(table, column, np.flatnonzero(groups == name), f"{covariate}={name}", points, place)
-        yield _heterogeneity(table, column, groups, covariate, place)
-
-
-def _one_subgroup(table: UnitTable, column: int, members: IntArray, subset: str, points: Sequence[Threshold], place: _Place) -> Iterator[Record]:
-    here = _Place(place.label, place.level, place.recalibration, subset, place.note)
-    sample = label_sample(table, column, members)
-    if sample is None:
-        yield here.count(("auroc", not_estimable("no row has this label"), None), 0, 0, 0)
-        return
-    known = np.intersect1d(np.flatnonzero(~np.isnan(table.y[:, column])), members, assume_unique=True)
-    position = np.searchsorted(np.flatnonzero(~np.isnan(table.y[:, column])), known)
-    own = [Threshold(point.value, point.by_row if np.ndim(point.by_row) == 0 else np.asarray(point.by_row)[position]) for point in points]
-    why = too_few(sample.y, sample.patients)
-    found: Iterable[Measured] = measures.too_small(why, own) if why else measures.subgroup_measures(sample, own)
-    for measured in found:
-        yield here.record(measured, sample)
+def _subgroup_records(job: _Job, column: int, place: _Place) -> Iterator[Record]:
+    for covariate in job.config.by:
+        groups = unit_groups(job.rows, job.table, covariate)
+        for name in subgroup_order(groups):
+            here = _Place(place.label, place.level, place.recalibration, f"{covariate}={name}", place.note)
+            sample = label_sample(job.table, column, np.flatnonzero(groups == name))
+            if sample is None:
+                yield here.count(("auroc", not_estimable("no row has this label"), None), 0, 0, 0)
+                continue
+            points = thresholds_of(job.thresholds, place.label, sample.fold)
+            why = too_few(sample.y, sample.patients)
+            found: Iterable[Measured] = measures.too_small(why, points) if why else measures.subgroup_measures(sample, points)
+            yield from (here.record(measured, sample) for measured in found)
+        yield _heterogeneity(job.table, column, groups, covariate, place)
 
 
 def _heterogeneity(table: UnitTable, column: int, groups: pd.Series, covariate: str, place: _Place) -> Record:

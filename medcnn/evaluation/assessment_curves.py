@@ -51,7 +51,7 @@ def _ranking_curves(sample: Sample) -> Iterator[pd.DataFrame]:
 
 
 def _calibration_curves(sample: Sample) -> Iterator[pd.DataFrame]:
-    smooth = calibration_curve(sample.y, sample.p, sample.patients)
+    smooth = calibration_curve(sample.y, sample.p, sample.patients, surface=sample.surface)
     if smooth.p.size:
         yield _points("calibration_smooth", x=smooth.p, y=smooth.observed, low=smooth.low, high=smooth.high)
     groups = grouped_points(sample.y, sample.p, sample.patients)

@@ -5,10 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from medcnn.errors import InputError, MissingExtra
+from medcnn.errors import MissingExtra
 from medcnn.evaluation.calibration import quantile_groups
 from medcnn.evaluation.estimates import Estimate, FloatArray, IntArray, check_labels_and_probabilities
-from medcnn.evaluation.intervals import proportion_interval
+from medcnn.evaluation.intervals import proportion_interval, wilson
 from medcnn.evaluation.resampling import bootstrap_cell_counts, percentile_estimate
 
 SIMULATED_ROWS = 20_000  # up to here the noise floor is simulated; beyond, bins are large and the normal limit is exact enough
@@ -123,13 +123,16 @@ class GroupedPoint:
 def grouped_points(y: FloatArray, p: FloatArray, patients: IntArray | None = None, *, n_groups: int = 10) -> list[GroupedPoint]:
     """Deciles of p (fewer where p is tied) with the observed share and its Wilson interval, clustered when patients repeat."""
     y, p = check_labels_and_probabilities(y, p)
-    groups, points = quantile_groups(p, n_groups), []
-    for group in range(int(groups.max()) + 1):
-        rows = groups == group
-        share = proportion_interval(y[rows], None if patients is None else patients[rows])
-        if share.value is None or share.low is None or share.high is None:
-            raise InputError(f"calibration group {group} has no rows")
-        points.append(GroupedPoint(int(rows.sum()), float(p[rows].mean()), share.value, share.low, share.high))
+    groups = quantile_groups(p, n_groups)
+    n, events, total = np.bincount(groups), np.bincount(groups, weights=y), np.bincount(groups, weights=p)
+    points = []
+    for group in range(n.size):
+        if patients is None:
+            low, high = wilson(float(events[group]), float(n[group]))
+        else:
+            share = proportion_interval(y[groups == group], patients[groups == group])
+            low, high = (float("nan") if limit is None else limit for limit in (share.low, share.high))
+        points.append(GroupedPoint(int(n[group]), float(total[group] / n[group]), float(events[group] / n[group]), low, high))
     return points
 
 

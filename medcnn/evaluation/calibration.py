@@ -81,7 +81,7 @@ def calibration_slope(y: FloatArray, p: FloatArray, patients: IntArray | None = 
 
 
 def _intervals(design: FloatArray, y: FloatArray, offset: FloatArray | float, patients: IntArray | None, *, index: int, note: str) -> list[Estimate]:
-    fit = fit_logistic(design, y, offset=offset)
+    fit = fit_logistic(design, y, offset=offset, start=np.arange(design.shape[1], dtype=np.float64))  # perfect calibration: 0 and 1
     if not fit.converged:
         return [not_estimable("the probabilities separate the classes perfectly")]
     value, se = float(fit.coefficients[index]), float(np.sqrt(fit.covariance[index, index]))
@@ -210,7 +210,8 @@ def quantile_groups(p: FloatArray, n_groups: int) -> IntArray:
     high = np.minimum(low + 1, p.size - 1)
     edges = np.unique(np.where(share == 0, ordered[low], (1 - share) * ordered[low] + share * ordered[high]))
     groups = np.searchsorted(edges[1:-1], p, side="left")
-    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    filled = np.bincount(groups, minlength=max(edges.size - 1, 1)) > 0
+    return (np.cumsum(filled) - 1)[groups].astype(np.int64)
 
 
 def likelihood_ratio_tests(y: FloatArray, p: FloatArray) -> dict[str, ChiSquareTest]:

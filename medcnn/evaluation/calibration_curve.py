@@ -38,15 +38,18 @@ def why_no_curve(y: FloatArray, p: FloatArray) -> str:
     return f"{distinct} distinct probabilities, fewer than {FEWEST_DISTINCT}" if distinct < FEWEST_DISTINCT else ""
 
 
-def calibration_curve(y: FloatArray, p: FloatArray, patients: IntArray | None = None, *, n_points: int = GRID_POINTS) -> CalibrationCurve:
+def calibration_curve(
+    y: FloatArray, p: FloatArray, patients: IntArray | None = None, *, n_points: int = GRID_POINTS, surface: LoessSurface | None = None
+) -> CalibrationCurve:
     """The loess curve on a grid over the range of p with its robust (clustered when patients repeat) pointwise band.
 
     y (n,) in {0, 1}; p (n,) in [0, 1]. Curve and band are cut to [0, 1] for drawing. Empty when `why_no_curve` has a reason.
+    surface: the fit with covariance, where it is already at hand.
     """
     y, p = check_labels_and_probabilities(y, p)
     if why_no_curve(y, p):
         return CalibrationCurve(*(np.empty(0) for _ in range(4)))
-    surface = fit_loess(p, y, patients=patients, robust_se=True)
+    surface = surface or fit_loess(p, y, patients=patients, robust_se=True)
     grid = np.linspace(p.min(), p.max(), n_points)
     observed, se = surface.predict(grid), surface.standard_error(grid)
     return CalibrationCurve(grid, *(np.clip(values, 0, 1) for values in (observed, observed - Z95 * se, observed + Z95 * se)))
@@ -72,7 +75,9 @@ def curve_distances(y: FloatArray, p: FloatArray, fitted: FloatArray) -> dict[st
     }
 
 
-def integrated_calibration(y: FloatArray, p: FloatArray, patients: IntArray | None = None, *, n_resamples: int = 0, seed: int = 0) -> dict[str, Estimate]:
+def integrated_calibration(
+    y: FloatArray, p: FloatArray, patients: IntArray | None = None, *, n_resamples: int = 0, seed: int = 0, surface: LoessSurface | None = None
+) -> dict[str, Estimate]:
     """`ici`, `e50`, `e90`, `emax`, `eci` with percentile intervals over resampled patients (none when n_resamples is 0).
 
     A resample refits the local polynomials at the vertices and bandwidths of the sample, on at most 1,000 cells of p;
@@ -83,7 +88,7 @@ def integrated_calibration(y: FloatArray, p: FloatArray, patients: IntArray | No
     why = why_no_curve(y, p)
     if why:
         return {metric: not_estimable(why, "loess") for metric in METRICS}
-    surface = fit_loess(p, y)
+    surface = surface or fit_loess(p, y)
     values = curve_distances(y, p, surface.predict(p))
     note = "loess, span 0.75, degree 2, R's interpolated surface"
     notes = dict.fromkeys(METRICS, note) | {"eci": f"{note}; mean squared distance relative to that of the prevalence"}
@@ -116,13 +121,17 @@ def _resampled_distances(surface: LoessSurface, y: FloatArray, p: FloatArray, pa
 
 def merge_probabilities(p: FloatArray, most: int) -> tuple[IntArray, FloatArray]:
     """Cell of each row (n,) and mean p of each cell (k,), ascending, k <= most: distinct values, or runs of equal count."""
-    distinct, cell = np.unique(p, return_inverse=True)
-    if distinct.size <= most:
-        return cell.astype(np.int64), distinct
-    rank = np.cumsum(np.bincount(cell)) - 1
-    merged = (rank * most // p.size)[cell]
-    _, merged = np.unique(merged, return_inverse=True)
-    return merged.astype(np.int64), np.bincount(merged, weights=p) / np.bincount(merged)
+    order = np.argsort(p, kind="stable")
+    ordered = p[order]
+    starts = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    cell_of_ordered = np.cumsum(starts) - 1
+    if cell_of_ordered[-1] >= most:
+        # Equal values keep one cell: the one of the first of them.
+        run = np.flatnonzero(starts)[cell_of_ordered] * most // p.size
+        cell_of_ordered = np.cumsum(np.concatenate([[True], run[1:] != run[:-1]])) - 1
+    cell = np.empty(p.size, dtype=np.int64)
+    cell[order] = cell_of_ordered
+    return cell, np.bincount(cell_of_ordered, weights=ordered) / np.bincount(cell_of_ordered)
 
 
 def _refit(surface: LoessSurface, centre: FloatArray, total: FloatArray, positives: FloatArray) -> FloatArray:

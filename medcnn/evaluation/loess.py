@@ -15,6 +15,10 @@ CELL = 0.2  # R's loess.control(cell): a leaf holds at most floor(n * span * cel
 MARGIN = 0.005  # share of the range by which the outer vertices lie beyond the data
 
 
+MANY_ROWS = 50_000  # beyond, independent rows are summed in RUNS runs of equal count, within which the weights hardly change
+RUNS = 4000
+
+
 @dataclass(frozen=True)
 class LoessSurface:
     """Values, slopes and bandwidths at ascending vertices (v,); covariance (2v, 2v) of values then slopes, None: not asked for."""
@@ -176,6 +180,8 @@ def _local_fit(xs: FloatArray, ys: FloatArray, vertex: float, span: float, degre
 
 def _covariance(xs: FloatArray, residual: FloatArray, vertices: FloatArray, shape: tuple[float, int], patients: IntArray | None) -> FloatArray:
     """Sandwich covariance (2v, 2v) of vertex values and slopes: sum over independent units of the outer product of their scores."""
+    if patients is None and xs.size > MANY_ROWS:
+        return _covariance_in_runs(xs, residual, vertices, shape)
     span, degree = shape
     v = vertices.size
     units = xs.size if patients is None else int(patients.max()) + 1
@@ -194,4 +200,21 @@ def _covariance(xs: FloatArray, residual: FloatArray, vertices: FloatArray, shap
             scores[index] = np.bincount(patients[start:stop], weights=column, minlength=units)
     factor = units / (units - 1) if units > 1 else np.nan
     covariance: FloatArray = factor * scores @ scores.T
+    return covariance
+
+
+def _covariance_in_runs(xs: FloatArray, residual: FloatArray, vertices: FloatArray, shape: tuple[float, int]) -> FloatArray:
+    """The same for many independent rows: squared residuals are summed in runs of neighbouring rows, each at its mean x."""
+    span, degree = shape
+    starts = np.arange(RUNS) * xs.size // RUNS
+    count = np.diff(np.append(starts, xs.size))
+    centre, squared = np.add.reduceat(xs, starts) / count, np.add.reduceat(residual**2, starts)
+    rows = []
+    for vertex in vertices:
+        near = _neighbourhood(xs, vertex, span)
+        u = (centre - vertex) / near.bandwidth
+        weight = np.clip(1 - np.abs(u) ** 3, 0, 1) ** 3
+        rows.append(_solver(near, degree) @ (weight * u ** np.arange(degree + 1)[:, None]))
+    operator = np.stack([row[side] for side in (0, 1) for row in rows])
+    covariance: FloatArray = xs.size / (xs.size - 1) * (operator * squared) @ operator.T
     return covariance

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,10 +11,11 @@ from medcnn.config import EvaluationConfig
 from medcnn.evaluation import calibration
 from medcnn.evaluation.areas import average_precision_interval, partial_auroc_intervals
 from medcnn.evaluation.binning import calibration_error, noise_floor, smooth_calibration_error
-from medcnn.evaluation.calibration_curve import integrated_calibration
+from medcnn.evaluation.calibration_curve import integrated_calibration, why_no_curve
 from medcnn.evaluation.classification import classification_estimates, restate_predictive_values, two_by_two
 from medcnn.evaluation.discrimination import auroc_interval, auroc_intervals
 from medcnn.evaluation.estimates import Estimate, FloatArray, IntArray, not_estimable
+from medcnn.evaluation.loess import LoessSurface, fit_loess
 from medcnn.evaluation.utility import net_benefit_estimates
 
 Measured = tuple[str, Estimate, float | None]
@@ -25,13 +27,21 @@ SMOOTH_ROWS = 50_000  # the smooth ECE of relplot is taken up to this many rows
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of one label: y (n,) in {0, 1}, p (n,) in [0, 1], patient codes (n,) or None when rows are independent, fold (n,)."""
+    """Rows of one label: y (n,) in {0, 1}, p (n,) in [0, 1], patient codes (n,) or None when rows are independent, fold (n,).
+
+    The rows ascend by p: a dozen measures sort, and sorting what is sorted costs next to nothing.
+    """
 
     y: FloatArray
     p: FloatArray
     patients: IntArray | None
     fold: IntArray
     n_patients: int
+
+    @cached_property
+    def surface(self) -> LoessSurface | None:
+        """The loess of y on p, with its robust covariance; None when `calibration_curve.why_no_curve` has a reason."""
+        return None if why_no_curve(self.y, self.p) else fit_loess(self.p, self.y, patients=self.patients, robust_se=True)
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ def calibration_measures(sample: Sample, config: EvaluationConfig) -> Iterator[M
         yield "calibration_slope", estimate, None
     yield "oe_ratio", calibration.observed_expected(y, p, patients), None
     n_resamples = min(config.n_bootstrap, CURVE_RESAMPLES)
-    for metric, estimate in integrated_calibration(y, p, patients, n_resamples=n_resamples, seed=config.seed).items():
+    for metric, estimate in integrated_calibration(y, p, patients, n_resamples=n_resamples, seed=config.seed, surface=sample.surface).items():
         yield metric, estimate, None
     yield "ece", calibration_error(y, p, patients, n_bins=config.n_bins, n_resamples=config.n_bootstrap, seed=config.seed), None
     floor = noise_floor(p, n_bins=config.n_bins, seed=config.seed)
