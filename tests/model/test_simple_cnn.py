@@ -13,7 +13,14 @@ def n_parameters(module: nn.Module) -> int:
 
 def test_its_layers_are_exactly_these() -> None:
     layers = [module for module in SimpleCNN().modules() if not list(module.children())]
-    kinds = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d] * 3 + [nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+    kinds = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d] * 3 + [
+        nn.AdaptiveAvgPool2d,
+        nn.Flatten,
+        nn.Linear,
+        nn.ReLU,
+        nn.Dropout,
+        nn.Linear,
+    ]
     assert [type(layer) for layer in layers] == kinds
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     assert [(c.in_channels, c.out_channels, c.kernel_size, c.padding) for c in convolutions] == [
