@@ -16,6 +16,7 @@ import numpy as np
 
 from medcnn.data.arrays import npz_row
 from medcnn.data.formats import ImageHeader, UnreadableImage, decode_file, open_image
+from medcnn.data.pseudonyms import MASK, find_file
 from medcnn.errors import InputError
 
 __all__ = [
@@ -72,9 +73,16 @@ def _row(path: str, frame: int, root: Path | None) -> tuple[np.ndarray, int]:
     if hash_sign and file.lower().endswith(".npz"):
         pixels = npz_row(_below(root, file), member, frame)
         return pixels, 8 * pixels.itemsize
-    place = _below(root, path)
-    pixels, header = decode_bytes(read_bytes(place), frame, where=place)
+    pixels, header = decode_bytes(read_file(path, root), frame, where=path)
     return pixels, header.bit_depth
+
+
+def read_file(path: str, root: Path | None) -> bytes:
+    """Bytes of the file that a manifest's path names; the path may hold masked names. Raises UnreadableImage naming it as the manifest does."""
+    place = _below(root, path)
+    if MASK in path:
+        place = find_file(Path() if root is None else root, path)
+    return read_bytes(place, where=path)
 
 
 def probe_image(path: Path) -> ImageHeader:
@@ -87,16 +95,17 @@ def probe_image(path: Path) -> ImageHeader:
     return open_image(data, path)[1]
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes; raises UnreadableImage when it is missing, empty, no plain file or not permitted."""
+def read_bytes(path: Path, *, where: object = None) -> bytes:
+    """The file's bytes; raises UnreadableImage when it is missing, empty, no plain file or not permitted. where: its name in errors."""
+    where = path if where is None else where
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise UnreadableImage(path, "missing_file", "no such file") from None
+        raise UnreadableImage(where, "missing_file", "no such file") from None
     except OSError as error:
-        raise UnreadableImage(path, "unreadable_file", f"cannot be opened ({error.strerror or error})") from None
+        raise UnreadableImage(where, "unreadable_file", f"cannot be opened ({error.strerror or error})") from None
     if not data:
-        raise UnreadableImage(path, "empty_file", "the file has no bytes")
+        raise UnreadableImage(where, "empty_file", "the file has no bytes")
     return data
 
 

@@ -1,7 +1,6 @@
 """Sources to the manifest: every image is decoded once, to be sure that it can be, and every file left out has its reason."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -14,9 +13,9 @@ import pandas as pd
 from medcnn.cohort import Exclusion, Flow
 from medcnn.config import Auto, DataConfig
 from medcnn.data.digests import perceptual_hash, pixel_digest
-from medcnn.data.images import UnreadableImage, decode_bytes, decode_row, read_bytes, read_row
+from medcnn.data.images import UnreadableImage, decode_bytes, decode_row, read_file, read_row
 from medcnn.data.phantom import LABELS, phantom_table
-from medcnn.data.sources import Candidates
+from medcnn.data.sources import Candidates, n_threads
 from medcnn.data.sources_folder import folder_candidates
 from medcnn.data.sources_npz import npz_candidates, npz_path
 from medcnn.data.sources_table import table_candidates, table_root
@@ -99,7 +98,7 @@ def _inspected(rows: pd.DataFrame, root: Path, progress: Progress) -> tuple[pd.D
     jobs = _jobs(rows)
     facts: dict[int, dict[str, Any]] = {}
     excluded = []
-    with ThreadPoolExecutor(_n_threads()) as pool:
+    with ThreadPoolExecutor(n_threads()) as pool:
         done = (
             result for start in range(0, len(jobs), BATCH) for result in pool.map(lambda job: _look(job, root), jobs[start : start + BATCH])
         )
@@ -124,10 +123,6 @@ def _is_array(path: str) -> bool:
     return path.startswith("phantom:") or ".npz#" in path
 
 
-def _n_threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _named(rows: pd.DataFrame, row: int) -> str:
     path, frame = str(rows["path"][row]), int(rows["frame"][row])
     return f"{path} frame {frame}" if frame else path
@@ -137,7 +132,7 @@ def _look(job: Job, root: Path) -> list[tuple[int, dict[str, Any] | UnreadableIm
     """Facts of each row of one file, or why it cannot be read."""
     path, frames = job
     try:
-        data = b"" if _is_array(path) else read_bytes(root / path)
+        data = b"" if _is_array(path) else read_file(path, root)
     except UnreadableImage as error:
         return [(row, error) for _, row in frames]
     sha256 = hashlib.sha256(data).hexdigest() if data else None

@@ -54,7 +54,8 @@ def phantom_pixels(path: str, index: int) -> np.ndarray:
     match = _PATH.fullmatch(path)
     if match is None or match["kind"] not in get_args(PhantomKind):
         raise UnreadableImage(path, "not_an_image", "expected phantom:KIND:seed=S:size=P with KIND binary, multiclass or multilabel")
-    return draw_phantom(match["kind"], int(match["seed"]), index, int(match["size"]))  # type: ignore[arg-type]
+    kind: PhantomKind = match["kind"]  # type: ignore[assignment]  # checked above
+    return draw_phantom(kind, int(match["seed"]), index, int(match["size"]))
 
 
 def draw_phantom(kind: PhantomKind, seed: int, index: int, size: int) -> np.ndarray:
@@ -75,7 +76,7 @@ def draw_phantom(kind: PhantomKind, seed: int, index: int, size: int) -> np.ndar
     if findings.get("effusion"):
         image += _effusion(x, y, left=bool(rng.random() < 0.5), level=rng.uniform(0.7, 0.8), opacity=rng.uniform(0.08, 0.4))
     image += rng.normal(0, 0.05, image.shape)
-    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
 
 
 def _chest(x: np.ndarray, y: np.ndarray, heart: float, *, gain: float) -> np.ndarray:
