@@ -23,7 +23,7 @@ _HOMES = {
     "InputError": "medcnn.errors",
     "RunError": "medcnn.errors",
 }
-__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604 - names, all of them strings
+__all__ = [*sorted(_HOMES), "__version__"]
 
 
 def __getattr__(name: str) -> Any:

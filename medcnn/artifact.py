@@ -27,6 +27,21 @@ CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
+class Key:
+    """All that a stage's result depends on: its name, its settings, the content of its inputs, its source code."""
+
+    stage: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    code: str
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the whole key."""
+        return digest(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stamp:
     """What a finished stage says of itself.
 
@@ -89,30 +104,26 @@ def read_stamp(folder: Path) -> Stamp | None:
         raise RunError(f"{path}: is damaged ({error}); delete the folder {folder} to have it made again") from error
 
 
-def is_current(folder: Path, key: str) -> bool:
+def is_current(folder: Path, key: Key) -> bool:
     """True when the folder is complete and was made from exactly this key."""
     stamp = read_stamp(folder)
-    return stamp is not None and stamp.key == key
+    return stamp is not None and stamp.key == key.digest
 
 
 @contextlib.contextmanager
-def drafted(folder: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> Iterator[Path]:
+def drafted(folder: Path, key: Key) -> Iterator[Path]:
     """Yield a draft folder beside `folder`; when the block ends well, stamp it and move it into place.
 
     A draft left by a killed process is handed back when it was made from the same key (so a stage may continue
     from its own checkpoint), and removed otherwise. When the block raises, the draft stays and `folder` is untouched.
     """
-    key = stage_key(stage, settings, inputs, code)
     draft = folder.with_name(f".{folder.name}.draft")
-    _open_draft(draft, key)
+    _open_draft(draft, key.digest)
     started, cpu = time.monotonic(), _cpu_seconds()
     yield draft
     stamp = Stamp(
-        stage=stage,
-        key=key,
-        settings=settings,
-        inputs=inputs,
-        code=code,
+        **asdict(key),
+        key=key.digest,
         outputs={
             str(file.relative_to(draft).as_posix()): file_digest(file)
             for file in sorted(draft.rglob("*"))
@@ -135,11 +146,6 @@ def recover(folder: Path) -> None:
         _publish(draft, folder)
     elif previous.exists() and not folder.exists():
         previous.replace(folder)
-
-
-def stage_key(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
-    """Digest of all that a stage's result depends on."""
-    return digest({"stage": stage, "settings": settings, "inputs": inputs, "code": code})
 
 
 def write_file(path: Path, data: bytes) -> None:

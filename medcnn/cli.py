@@ -178,7 +178,6 @@ def report(
 @app.command()
 def models(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern such as 'resnet*'")] = "",
-    size: Annotated[int | None, typer.Option("--size", help="Input side in pixels (default: each model's own)", show_default=False)] = None,
 ) -> None:
     """Backbones: parameters, multiply-adds, input size, where the weights would come from.
 
@@ -187,7 +186,7 @@ def models(
     from medcnn.model.catalogue import list_models
 
     print(f"{'name':36}{'parameters':>14}{'multiply-adds':>16}{'input':>7}  weights")
-    for row in list_models(pattern, size_px=size):
+    for row in list_models(pattern):
         print(f"{row.name:36}{row.n_parameters:>14,}{row.n_multiply_adds:>16,}{row.size_px:>7}  {row.weights}")
 
 
@@ -232,7 +231,8 @@ def schema() -> None:
 
 
 def _print_headline(metrics: Path) -> None:
-    from medcnn.tables import headline, read_records
+    from medcnn.readout import headline
+    from medcnn.tables import read_records
 
     for line in headline(read_records(metrics)):
         print(line)

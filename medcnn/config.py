@@ -439,3 +439,14 @@ def _known_keys(location: Iterable[str], root: type[BaseModel]) -> list[str]:
         if field is not None:
             model = _section_of(field.annotation)
     return list(model.model_fields) if model else []
+
+
+def build_evaluation(given: Mapping[str, Any], settings: Sequence[str] = ()) -> EvaluationConfig:
+    """The evaluation section alone, for predictions without a run; settings: `key=value`, over `given`. Raises InputError."""
+    tree: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    for setting in settings:
+        _apply(tree, setting)
+    try:
+        return EvaluationConfig.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(explain_problems(error, EvaluationConfig, source="evaluation settings")) from None

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import getpass
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from medcnn.artifact import code_digest, drafted, is_current, make_folder, read_stamp, recover, stage_key, write_file
+from medcnn.artifact import Key, code_digest, drafted, is_current, make_folder, read_stamp, recover, write_file
 from medcnn.config import Config, build_config, changed_keys, read_yaml, write_config
 from medcnn.errors import InputError, RunError
 from medcnn.progress import Progress, shown, silent
@@ -103,26 +104,31 @@ def do_stage(
     """
     stamps = {upstream: read_stamp(folder) for upstream, folder in inputs.items()}
     contents = {upstream: stamp.content if stamp else "" for upstream, stamp in stamps.items()}
-    code = code_digest(*ROOMS[name])
-    key = stage_key(name, settings, contents, code)
-    folder = _stage_folder(run, name, place or name, key)
+    key = Key(stage=name, settings=settings, inputs=contents, code=code_digest(*ROOMS[name]))
+    folder = _stage_folder(run, name, place or name, key.digest)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if not is_current(folder, key):
         with _locked(folder.parent):
             recover(folder)
             if not is_current(folder, key):
-                _work(run, folder, work, stage=name, settings=settings, inputs=contents, code=code)
+                _work(run, folder, key, work)
                 return folder
     run.say(f"{folder.name}: done before")
     return folder
 
 
-def _work(run: Run, folder: Path, work: Callable[[Path], None], **key: Any) -> None:
+def _work(run: Run, folder: Path, key: Key, work: Callable[[Path], None]) -> None:
     run.say(f"{folder.name} ...")
     started = time.monotonic()
-    with drafted(folder, **key) as draft:
+    with drafted(folder, key) as draft:
         work(draft)
     run.say(f"{folder.name}: done in {time.monotonic() - started:.1f} s")
+
+
+def ledger_entry(name: str, config_digest: str, predictions_digest: str) -> dict[str, str]:
+    """One opening of the test part: when, who, which config, which predictions."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return {"when": when, "who": getpass.getuser(), "name": name, "config": config_digest, "predictions": predictions_digest}
 
 
 def append_ledger(path: Path, entry: Mapping[str, Any]) -> None:

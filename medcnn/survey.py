@@ -92,7 +92,7 @@ def _survey_table(path: Path, folder: Path, seen: list[str]) -> Survey:
     table = read_table(path)
     data: dict[str, object] = {"source": "table", "path": str(path.resolve())}
     for key, words in WORDS.items():
-        match = next((str(column) for column in table.columns if re.match(words, str(column), re.I)), None)
+        match = next((str(column) for column in table.columns if re.match(words, str(column), re.I) and table[column].notna().any()), None)
         if match is not None:
             data[key] = match
     doubts = [f"no column looks like a {key.split('_')[0]} column: set data.{key}" for key in ("patient_column",) if key not in data]

@@ -6,10 +6,9 @@
 import sys
 from pathlib import Path
 
-from medcnn.readout import audit_text
-
 from medcnn import stages
 from medcnn.config import Config, read_config
+from medcnn.readout import audit_text, write_extras
 from medcnn.runs import Run, open_run, reopen_run
 
 
@@ -35,7 +34,11 @@ def finetune(config: Config, out: Path | None = None, *, update: bool = False, q
     calibrated = stages.calibrate(run, predicted, planned)
     evaluated = stages.evaluate(run, audited, predicted, calibrated, planned)
     explained = stages.explain(run, cached, trained, evaluated, planned)
-    stages.report(run, evaluated, explained)
+    folders = {
+        "ingest": ingested, "audit": audited, "fingerprint": fingerprinted, "plan": planned, "split": dealt, "cache": cached,
+        "predict": predicted, "calibrate": calibrated, "evaluate": evaluated, "explain": explained,
+    }  # fmt: skip
+    stages.report(run, folders, trained)
     return run
 
 
@@ -54,8 +57,11 @@ def make_plan(config: Config, out: Path | None = None, *, update: bool = False) 
 
 
 def rewrite_report(folder: Path, *, pdf: bool = False) -> list[Path]:
-    """Write a finished run's report again, its figures as SVG with their numbers as CSV, and the PDF when asked."""
-    return stages.rewrite_report(reopen_run(folder), pdf=pdf)
+    """Write a finished run's report again, its figures as SVG with their numbers as CSV, and the PDF when asked.
+
+    Nothing is trained again: raises InputError when a stage before the report is not finished.
+    """
+    return write_extras(reopen_run(folder), pdf=pdf)
 
 
 if __name__ == "__main__":

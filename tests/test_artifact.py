@@ -1,11 +1,11 @@
 """A stage's folder is complete if and only if its stamp is there, whatever moment it was killed at."""
 
 import errno
-import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +13,11 @@ import pytest
 from medcnn import artifact
 from medcnn.errors import InputError, RunError
 
-KEY = {"stage": "train", "settings": {"epochs": 3}, "inputs": {"split": "abc"}, "code": "1"}
+KEY = artifact.Key(stage="train", settings={"epochs": 3}, inputs={"split": "abc"}, code="1")
 
 
 def make(folder: Path, text: str = "weights", **changes: object) -> None:
-    with artifact.drafted(folder, **{**KEY, **changes}) as draft:
+    with artifact.drafted(folder, replace(KEY, **changes)) as draft:
         (draft / "weights.txt").write_text(text)
 
 
@@ -26,14 +26,14 @@ def test_a_finished_folder_is_stamped_and_current(tmp_path: Path) -> None:
     stamp = artifact.read_stamp(tmp_path / "train")
     assert stamp is not None
     assert stamp.outputs == {"weights.txt": artifact.file_digest(tmp_path / "train" / "weights.txt")}
-    assert artifact.is_current(tmp_path / "train", artifact.stage_key(**KEY))
+    assert artifact.is_current(tmp_path / "train", KEY)
     assert [entry.name for entry in tmp_path.iterdir()] == ["train"]
 
 
 @pytest.mark.parametrize("change", [{"settings": {"epochs": 4}}, {"inputs": {"split": "xyz"}}, {"code": "2"}, {"stage": "predict"}])
 def test_any_change_makes_it_stale(tmp_path: Path, change: dict[str, object]) -> None:
     make(tmp_path / "train")
-    assert not artifact.is_current(tmp_path / "train", artifact.stage_key(**{**KEY, **change}))
+    assert not artifact.is_current(tmp_path / "train", replace(KEY, **change))
 
 
 def test_content_depends_on_the_files_alone(tmp_path: Path) -> None:
@@ -47,20 +47,20 @@ def test_content_depends_on_the_files_alone(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_the_old_folder_and_the_draft(tmp_path: Path) -> None:
     make(tmp_path / "train", "old")
-    with pytest.raises(OSError, match="full"), artifact.drafted(tmp_path / "train", **KEY) as draft:
+    with pytest.raises(OSError, match="full"), artifact.drafted(tmp_path / "train", KEY) as draft:
         (draft / "half.txt").write_text("half")
         raise OSError(errno.ENOSPC, "full")
     assert (tmp_path / "train" / "weights.txt").read_text() == "old"
-    with artifact.drafted(tmp_path / "train", **KEY) as draft:
+    with artifact.drafted(tmp_path / "train", KEY) as draft:
         assert (draft / "half.txt").read_text() == "half"
     assert not (tmp_path / "train" / "weights.txt").exists()
 
 
 def test_a_draft_of_other_settings_is_not_continued(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), artifact.drafted(tmp_path / "train", **KEY) as draft:
+    with pytest.raises(KeyboardInterrupt), artifact.drafted(tmp_path / "train", KEY) as draft:
         (draft / "half.txt").touch()
         raise KeyboardInterrupt
-    with artifact.drafted(tmp_path / "train", **{**KEY, "code": "2"}) as draft:
+    with artifact.drafted(tmp_path / "train", replace(KEY, code="2")) as draft:
         assert not (draft / "half.txt").exists()
 
 
@@ -77,7 +77,7 @@ def test_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path: Path) -> None:
 import pathlib
 from medcnn import artifact
 for number in range(10**6):
-    with artifact.drafted(pathlib.Path({str(tmp_path)!r}) / "train", stage="train", settings={{"n": number}}, inputs={{}}, code="1") as draft:
+    with artifact.drafted(pathlib.Path({str(tmp_path)!r}) / "train", artifact.Key(stage="train", settings={{"n": number}}, inputs={{}}, code="1")) as draft:
         for name in "abc":
             (draft / name).write_text(str(number))
 """
@@ -112,7 +112,7 @@ def test_write_file_replaces_whole(tmp_path: Path) -> None:
     artifact.write_file(path, b"1")
     artifact.write_file(path, b"22")
     assert path.read_bytes() == b"22"
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_expose_shows_the_same_bytes_and_follows_a_change(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""A finished run on new images: the same preparation, the fold models averaged, the same calibration and thresholds."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from medcnn.errors import InputError
+from medcnn.evaluation.calibrator import Calibrator
+from medcnn.plan import ImagePlan
+from medcnn.progress import Progress, silent
+from medcnn.readout import stated_points
+from medcnn.runs import Run
+
+BATCH_SIZE = 64
+TABLES = {".csv", ".tsv", ".parquet"}
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """One image that was asked for. image_id: the name it gets in the result; path as decode_row takes it."""
+
+    image_id: str
+    path: str
+    frame: int = 0
+
+
+def predict_new(run: Run, inputs: Sequence[Path], *, progress: Progress = silent) -> pd.DataFrame:
+    """Predict files, folders (searched through), or MedMNIST-like NPZ files with a finished run.
+
+    Returns one row per image: image_id, p_LABEL (calibrated; the mean over the fold models), positive_LABEL (1 when
+    p_LABEL reaches the run's first threshold), problem (blank, or why the image could not be read: its other cells
+    are then blank). Raises InputError when the run is not finished or nothing is found.
+    """
+    from medcnn.data.augment import AugmentedImages
+    from medcnn.model.card import load_model
+    from medcnn.model.predict import predict
+
+    folders = sorted((run.folder / "train").glob("fold*"))
+    calibrator = Calibrator.read(run.done("calibrate"))
+    models = [load_model(run.done(f"train/{folder.name}")) for folder in folders]
+    if not models:
+        raise InputError(f"{run.folder}: holds no trained model; run `medcnn run` on its config first")
+    wanted = find_images(inputs)
+    card = models[0][1]
+    tables = []
+    chunks = [wanted[start : start + BATCH_SIZE] for start in range(0, len(wanted), BATCH_SIZE)]
+    for chunk in progress(chunks, "predicting"):
+        images, problems = _prepare(chunk, card.image)
+        good = np.flatnonzero([not problem for problem in problems])
+        table = pd.DataFrame({"image_id": [image.image_id for image in chunk], "problem": problems})
+        if len(good):
+            rows = np.arange(len(good))
+            logits = [predict(model, AugmentedImages(images, None, 0), rows, card=card)[0] for model, card in models]
+            p = np.mean(
+                [calibrator.probabilities(logit, fold) for logit, (_, card) in zip(logits, models, strict=True) for fold in [card.fold]],
+                axis=0,
+            )
+            for column, label in enumerate(card.labels):
+                table.loc[good, f"p_{label}"] = p[:, column]
+        tables.append(table)
+    return _with_decisions(pd.concat(tables, ignore_index=True), calibrator, card.labels)
+
+
+def find_images(inputs: Sequence[Path]) -> list[NewImage]:
+    """Every image below the inputs, in the order given. Raises InputError for an input that is not there or holds none."""
+    found = [image for path in inputs for image in _images_at(path)]
+    if not found:
+        raise InputError(f"{', '.join(map(str, inputs))}: holds no files; expected images, DICOM files, folders or an NPZ")
+    return found
+
+
+def _images_at(path: Path) -> Iterator[NewImage]:
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; expected an image, a DICOM file, a folder or an NPZ")
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.is_file() and not file.name.startswith(".") and file.suffix.lower() not in TABLES:
+                yield NewImage(file.relative_to(path).as_posix(), str(file))
+    elif path.suffix.lower() == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            for member in (name for name in archive.files if name.endswith("images")):
+                yield from (NewImage(f"{member}/{row:06d}", f"{path}#{member}", row) for row in range(len(archive[member])))
+    else:
+        yield NewImage(path.name, str(path))
+
+
+def _prepare(chunk: Sequence[NewImage], plan: ImagePlan) -> tuple[np.ndarray, list[str]]:
+    from medcnn.data.cache import prepare_image
+    from medcnn.data.formats import UnreadableImage
+    from medcnn.data.images import read_row
+
+    prepared, problems = [], []
+    for image in chunk:
+        try:
+            prepared.append(prepare_image(read_row(image.path, image.frame), plan))
+            problems.append("")
+        except UnreadableImage as error:
+            problems.append(str(error))
+    empty = np.empty((0, plan.size_px, plan.size_px, plan.channels), np.uint8)
+    return (np.stack(prepared) if prepared else empty), problems
+
+
+def _with_decisions(table: pd.DataFrame, calibrator: Calibrator, labels: Sequence[str]) -> pd.DataFrame:
+    first = {point.label: point.threshold for point in reversed(stated_points(calibrator, "image"))}
+    for label in labels:
+        if f"p_{label}" not in table:
+            table[f"p_{label}"] = np.nan
+        if label in first:
+            decided = (table[f"p_{label}"] >= first[label]).astype(float)
+            table[f"positive_{label}"] = decided.where(table[f"p_{label}"].notna())
+    return table[["image_id", *(column for column in table if column not in {"image_id", "problem"}), "problem"]]

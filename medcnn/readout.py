@@ -1,0 +1,179 @@
+"""What a run's folders say, gathered for a person or for the report."""
+
+import importlib.metadata
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from medcnn.artifact import read_stamp, write_file
+from medcnn.cohort import read_findings, read_fingerprint, read_flow
+from medcnn.config import Config
+from medcnn.evaluation.calibrator import Calibrator
+from medcnn.plan import Plan, read_plan
+from medcnn.report.facts import ErrorImage, OperatingPoint, RunFacts
+from medcnn.runs import Run, read_ledger
+from medcnn.tables import Record, read_records, read_table
+
+VERSIONED = ("medcnn", "torch", "timm", "monai", "albumentations", "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn")
+MOST_NAMED = 8
+SIGNS = {"error": "ERROR  ", "warning": "warning", "info": "note   "}
+
+
+def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[int, Path]) -> RunFacts:
+    """Everything that the report says of a run. folders: stage -> its folder."""
+    decided = read_plan(folders["plan"] / "plan.yaml")
+    calibrator = Calibrator.read(folders["calibrate"])
+    stamps = [stamp for folder in [*folders.values(), *trained.values()] if (stamp := read_stamp(folder))]
+    return RunFacts(
+        name=run.config.name,
+        records=read_records(folders["evaluate"] / "metrics.json"),
+        curves=read_table(folders["evaluate"] / "curves.parquet"),
+        predictions=read_table(folders["evaluate"] / "predictions.parquet"),
+        config=run.config,
+        plan=decided,
+        flow=read_flow(folders["ingest"] / "flow.json"),
+        findings=read_findings(folders["audit"] / "findings.json"),
+        fingerprint=read_fingerprint(folders["fingerprint"] / "fingerprint.json"),
+        split=read_table(folders["split"] / "split.parquet"),
+        counts=read_table(folders["split"] / "counts.csv"),
+        thresholds=stated_points(calibrator, run.config.evaluation.levels[0]),
+        history=pd.concat([read_table(folder / "history.csv") for folder in trained.values()], ignore_index=True),
+        errors=read_errors(folders["explain"]),
+        ledger=read_ledger(run.ledger),
+        stamps=stamps,
+        versions=versions(),
+        hashes={stamp.stage: stamp.content for stamp in stamps if stamp.stage != "train"},
+        model=model_facts(trained, decided),
+        recalibration=calibrator.method,
+        recalibration_info=recalibration_info(calibrator),
+        seed=decided.seed,
+    )
+
+
+def stated_points(calibrator: Calibrator, level: str) -> list[OperatingPoint]:
+    """Each stored threshold of the recalibrated probabilities at one level (the mean over the folds), with its rule in words."""
+    folds: dict[tuple[str, str, float | None], list[float]] = {}
+    for point in calibrator.points[calibrator.method]:
+        if point.level == level and point.threshold is not None:
+            folds.setdefault((point.label, point.rule, point.value), []).append(point.threshold)
+    return [
+        OperatingPoint(
+            label=label,
+            threshold=sum(values) / len(values),
+            rule=rule if value is None or rule == "fixed" else f"{rule} {value:g}",
+            chosen_on="" if rule == "fixed" else "validation rows" + (f" of {len(values)} folds, their mean" if len(values) > 1 else ""),
+        )
+        for (label, rule, value), values in folds.items()
+    ]
+
+
+def recalibration_info(calibrator: Calibrator) -> dict[str, Any]:
+    """What was fitted, on what, with which parameters, in words for the report."""
+    maps = calibrator.recalibration.as_dict()["maps"]
+    parameters = {
+        f"{name}{f', fold {fold}' if len(maps) > 1 else ''}": {
+            key: value for key, value in part.items() if key not in {"requested", "scores"} and value not in ("", {}, [])
+        }
+        for fold, parts in maps.items()
+        for name, part in parts.items()
+    }
+    return {"method": calibrator.method, "requested": calibrator.requested, "fitted_on": "validation rows", "parameters": parameters}
+
+
+def model_facts(trained: Mapping[int, Path], decided: Plan) -> dict[str, Any]:
+    """Name, size and cost of a run's model: sizes of one fold's model, times summed over the folds."""
+    cards = [json.loads((folder / "model.json").read_text(encoding="utf-8")) for folder in trained.values()]
+    return {
+        "name": decided.model.name,
+        "n_models": len(cards),
+        "n_parameters": cards[0]["n_parameters"],
+        "multiply_adds": cards[0]["n_multiply_adds"],
+        "input_size_px": decided.image.size_px,
+        "weights": cards[0]["initial_weights"],
+        "training_seconds": sum(card["training_seconds"] for card in cards),
+        "images_per_second": cards[0].get("images_per_second"),
+    }
+
+
+def read_errors(folder: Path) -> list[ErrorImage]:
+    """The most confident errors that the stage explain kept."""
+    rows = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
+    return [
+        ErrorImage(
+            image_id=row["image_id"], label=row["label"], y=row["y"], p=row["p"], threshold=row["threshold"], method=row["method"],
+            picture=(folder / row["picture"]).read_bytes(),
+            heatmap=(folder / row["heatmap"]).read_bytes() if row["heatmap"] else None,
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a number may depend on."""
+    return {"Python": platform.python_version(), **{name: importlib.metadata.version(name) for name in VERSIONED}}
+
+
+def audit_text(ingested: Path, audited: Path, config: Config) -> str:
+    """What came in, what did not and why, and what is wrong with the rest; for the terminal."""
+    flow, findings = read_flow(ingested / "flow.json"), read_findings(audited / "findings.json")
+    lines = [f"{flow.source}: {flow.n_found} found, {flow.n_files} came in: {flow.n_images} images of {flow.n_patients} patients"]
+    lines += [f"  note: {note}" for note in flow.notes]
+    for kind, n in flow.counts().items():
+        reasons = Counter(exclusion.reason for exclusion in flow.excluded if exclusion.kind == kind)
+        lines.append(f"  left out, {kind}: {n}")
+        lines += [f"    {count} x {reason}" for reason, count in reasons.most_common(MOST_NAMED)]
+    lines.append("")
+    for finding in sorted(findings, key=lambda finding: list(SIGNS).index(finding.severity)):
+        settled = config.audit.exclude.get(finding.kind) or config.audit.accept.get(finding.kind)
+        verb = "excluded" if finding.kind in config.audit.exclude else "accepted"
+        lines.append(f"{SIGNS[finding.severity]} {finding.kind}: {finding.text}")
+        lines.append(f"         {f'{verb}: {settled}' if settled else finding.todo}")
+    lines.append("" if findings else "no findings")
+    lines.append(f"all of them: {audited / 'findings.json'}; every file left out: {ingested / 'flow.json'}")
+    return "\n".join(lines)
+
+
+def write_extras(run: Run, *, pdf: bool = False) -> list[Path]:
+    """Write a finished run's report again from its folders, and as PDF when asked; returns what was written.
+
+    Raises InputError when the run is not finished.
+    """
+    from medcnn.report.html import build_report
+    from medcnn.report.pdf import to_pdf
+
+    noted = json.loads((run.done("report") / "folders.json").read_text(encoding="utf-8"))
+    places = {name: run.folder / place for name, place in noted.items()}
+    trained = {int(name.removeprefix("train/fold")): folder for name, folder in places.items() if name.startswith("train/")}
+    html = build_report(run_facts(run, {name: folder for name, folder in places.items() if not name.startswith("train/")}, trained))
+    written = [run.folder / "report.html"]
+    write_file(written[0], html.encode())
+    if pdf:
+        written.append(run.folder / "report.pdf")
+        to_pdf(html, written[1])
+    return written
+
+
+def headline(records: Sequence[Record]) -> list[str]:
+    """The first AUROC of each label (and average), and sensitivity and specificity at the first threshold; for the terminal."""
+    first: dict[tuple[str, str], Record] = {}
+    for record in records:
+        if record.subset == "all" and record.level == records[0].level:
+            first.setdefault((record.metric, record.label), record)
+    shown = [record for (metric, _), record in first.items() if metric in {"auroc", "sensitivity", "specificity"}]
+    return [_sentence(record) for record in shown]
+
+
+def _sentence(record: Record) -> str:
+    name = record.metric.upper() if record.metric == "auroc" else record.metric
+    at = f" at p >= {record.threshold:.3g}" if record.threshold is not None else ""
+    if record.value is None:
+        return f"{name} {record.label}{at}: not estimable ({record.note})"
+    limits = f" ({record.low:.3f} to {record.high:.3f}, {record.method})" if record.low is not None and record.high is not None else ""
+    return (
+        f"{name} {record.label}{at}: {record.value:.3f}{limits}, n = {record.n}, {record.n_positive} positive, {record.n_patients} patients"
+    )
