@@ -70,7 +70,7 @@ def _label_conflicts(groups: list[pd.DataFrame]) -> list[Finding]:
         Finding(
             severity="error",
             kind="label_conflict",
-            text=f"{len(groups)} pictures stand in the cohort with different labels ({len(images)} images, {_how_alike(groups)}): {_first_groups(groups)}.",
+            text=f"{len(groups)} {'picture stands' if len(groups) == 1 else 'pictures stand'} in the cohort with different labels ({len(images)} images, {_how_alike(groups)}): {_first_groups(groups)}.",
             todo="Find out which label is right and mend the source, or set audit.exclude.label_conflict to a reason: all of them then leave.",
             image_ids=images,
             exclude_ids=images,
@@ -91,7 +91,7 @@ def _duplicates(groups: list[pd.DataFrame]) -> list[Finding]:
         Finding(
             severity="warning",
             kind="duplicate",
-            text=f"{len(in_one_part)} pictures occur more than once with the same label ({len(images)} images with identical pixels, {_n_torn(in_one_part)} of the pictures under more than one patient): {_first_groups(in_one_part)}.",
+            text=f"{_pictures(in_one_part)} more than once with the same label ({len(images)} images with identical pixels, {_n_torn(in_one_part)} of the pictures under more than one patient): {_first_groups(in_one_part)}.",
             todo="Copies count twice in every number and, under two patients, can fall into two parts. Set audit.exclude.duplicate to a reason to keep the first of each.",
             image_ids=tuple(sorted(images)),
             exclude_ids=tuple(sorted(image for group in in_one_part for image in group["image_id"].iloc[1:])),
@@ -107,7 +107,7 @@ def _near_duplicates(groups: list[pd.DataFrame]) -> list[Finding]:
         Finding(
             severity="warning",
             kind="near_duplicate",
-            text=f"{len(groups)} pictures occur again almost unchanged ({len(images)} images whose perceptual hashes differ by at most {NEAR_BITS} of {HASH_BITS} bits, {_n_torn(groups)} of the pictures under more than one patient): {_first_groups(groups)}.",
+            text=f"{_pictures(groups)} again almost unchanged ({len(images)} images whose perceptual hashes differ by at most {NEAR_BITS} of {HASH_BITS} bits, {_n_torn(groups)} of the pictures under more than one patient): {_first_groups(groups)}.",
             todo="Look at them. Under two patients they can fall into two parts. Set audit.exclude.near_duplicate to a reason to keep the first of each.",
             image_ids=tuple(sorted(images)),
             exclude_ids=tuple(sorted(image for group in groups for image in group["image_id"].iloc[1:])),
@@ -137,7 +137,7 @@ def _across_parts(groups: list[pd.DataFrame], manifest: pd.DataFrame, split: pd.
         Finding(
             severity="error",
             kind="duplicate_across_parts",
-            text=f"{len(torn)} pictures stand in two parts ({', '.join(sorted(words))}; {len(images)} images, {_how_alike(torn)}): {_first_groups(torn)}.",
+            text=f"{len(torn)} {'picture stands' if len(torn) == 1 else 'pictures stand'} in two parts ({', '.join(sorted(words))}; {len(images)} images, {_how_alike(torn)}): {_first_groups(torn)}.",
             todo="What is tested or selected on was trained on. Set audit.exclude.duplicate_across_parts to a reason: the copy in test stays, else the one in train.",
             image_ids=images,
             exclude_ids=tuple(sorted(leaving)),
@@ -167,6 +167,10 @@ def _how_alike(groups: Sequence[pd.DataFrame]) -> str:
     return (
         "identical pixels" if equal == len(groups) else f"{equal} of the pictures with identical pixels, {len(groups) - equal} saved anew"
     )
+
+
+def _pictures(groups: Sequence[pd.DataFrame]) -> str:
+    return "1 picture occurs" if len(groups) == 1 else f"{len(groups)} pictures occur"
 
 
 def _first_groups(groups: Sequence[pd.DataFrame]) -> str:

@@ -18,16 +18,15 @@ from medcnn.tables import PARTS, Task
 
 def npz_path(config: DataConfig) -> Path:
     """The file: data.path, else $MEDMNIST_ROOT/DATASET.npz, else what the medmnist package downloads. Raises InputError."""
-    if config.path is not None:
-        if not config.path.is_file():
-            raise InputError(f"{config.path}: no such file; expected an NPZ file with train_images, train_labels, ...")
+    if config.path is not None and config.path.is_file():
         return config.path
-    name = str(config.dataset)
+    if config.dataset is None:
+        raise InputError(f"{config.path}: no such file; expected an NPZ file with train_images, train_labels, ...")
     roots = [Path(root) for root in (os.environ.get("MEDMNIST_ROOT"), Path.home() / ".medmnist") if root]
     for root in roots:
-        if (root / f"{name}.npz").is_file():
-            return root / f"{name}.npz"
-    return _download(name, roots[0])
+        if (root / f"{config.dataset}.npz").is_file():
+            return root / f"{config.dataset}.npz"
+    return _download(config.dataset, roots[0])
 
 
 def _download(name: str, root: Path) -> Path:
@@ -75,6 +74,8 @@ def npz_candidates(config: DataConfig, task: Task | Auto) -> Candidates:
     if not any(parts):
         rows = rows.drop(columns="given_part")
     notes = ["No patient is named in an NPZ file: every image counts as its own patient"]
+    if file != config.path:
+        notes.append(f"Read from {file}")
     return Candidates(rows=rows, n_found=len(rows), notes=notes)
 
 
