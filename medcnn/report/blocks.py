@@ -25,6 +25,9 @@ class Cell:
     small: str = ""
 
 
+Row = list[str | Cell]
+
+
 @dataclass(frozen=True)
 class Table:
     """A table. The first column holds the row's name; `numeric` names the columns (by index) that are aligned right."""

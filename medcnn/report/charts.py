@@ -8,7 +8,7 @@ import pandas as pd
 
 from medcnn.report.blocks import Figure
 from medcnn.report.counts import ThresholdCounts
-from medcnn.report.lookup import Results, thin
+from medcnn.report.lookup import Distribution, Results, thin
 from medcnn.report.numbers import count, fixed, percent, threshold
 from medcnn.report.svg import UNIT_TICKS, Axis, Canvas, nice_axis
 
@@ -18,10 +18,14 @@ def slug(*words: str) -> str:
     text = "-".join(words).lower()
     kept = "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text).split())
     # Labels that differ only in what is dropped here still get ids of their own.
-    return kept if kept == text.replace(" ", "-").replace("_", "-") else f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".strip("-")
+    return (
+        kept if kept == text.replace(" ", "-").replace("_", "-") else f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".strip("-")
+    )
 
 
-def roc_chart(curves: dict[str, pd.DataFrame], *, name: str, id_words: Sequence[str], points: dict[str, tuple[float, float]] | None = None) -> Figure | None:
+def roc_chart(
+    curves: dict[str, pd.DataFrame], *, name: str, id_words: Sequence[str], points: dict[str, tuple[float, float]] | None = None
+) -> Figure | None:
     """ROC curves (name -> x: 1 - specificity, y: sensitivity, threshold); points: operating points by text."""
     curves = {key: thin(curve) for key, curve in curves.items() if len(curve)}
     if not curves:
@@ -35,7 +39,9 @@ def roc_chart(curves: dict[str, pd.DataFrame], *, name: str, id_words: Sequence[
         canvas.line(x, y, key, series=series, thresholds=_thresholds(curve))
     canvas.text(0.62, 0.58, "chance", shift=(4, 12))
     for text, (x0, y0) in (points or {}).items():
-        canvas.dots(np.array([x0]), np.array([y0]), [f"{text}: sensitivity {percent(y0)}, specificity {percent(1 - x0)}"], series=1, radius=5)
+        canvas.dots(
+            np.array([x0]), np.array([y0]), [f"{text}: sensitivity {percent(y0)}, specificity {percent(1 - x0)}"], series=1, radius=5
+        )
         below = y0 > 0.5
         canvas.text(x0, y0, text, shift=(9, 14 if below else -8))
     return Figure(slug("roc", *id_words), f"ROC curve, {name}", canvas.render(), "", _stack(curves))
@@ -46,7 +52,12 @@ def precision_recall_chart(curve: pd.DataFrame, *, name: str, id_words: Sequence
     curve = thin(curve)
     if curve.empty:
         return None
-    canvas = Canvas(Axis(0, 1, "Recall (sensitivity)", UNIT_TICKS), Axis(0, 1, "Precision (PPV)", UNIT_TICKS), f"Precision–recall curve, {name}", height=380)
+    canvas = Canvas(
+        Axis(0, 1, "Recall (sensitivity)", UNIT_TICKS),
+        Axis(0, 1, "Precision (PPV)", UNIT_TICKS),
+        f"Precision–recall curve, {name}",
+        height=380,
+    )
     if prevalence is not None:
         canvas.reference([0, 1], [prevalence, prevalence])
         canvas.text(0.02, prevalence, f"prevalence {percent(prevalence)}", shift=(0, -5 if prevalence < 0.9 else 14))
@@ -54,13 +65,27 @@ def precision_recall_chart(curve: pd.DataFrame, *, name: str, id_words: Sequence
     return Figure(slug("precision-recall", *id_words), f"Precision–recall curve, {name}", canvas.render(), "", curve)
 
 
-def calibration_chart(results: Results, label: str, *, name: str, id_words: Sequence[str], recalibration: str | None = None, p: np.ndarray | None = None) -> Figure | None:
+def calibration_chart(
+    results: Results,
+    label: str,
+    *,
+    name: str,
+    id_words: Sequence[str],
+    recalibration: str | None = None,
+    spread: Distribution | None = None,
+) -> Figure | None:
     """Observed share against predicted probability: smooth curve with band, grouped points with intervals, distribution below."""
     smooth = thin(results.curve("calibration_smooth", label, recalibration=recalibration))
     groups = results.curve("calibration_grouped", label, recalibration=recalibration)
     if smooth.empty and groups.empty:
         return None
-    canvas = Canvas(Axis(0, 1, "Predicted probability", UNIT_TICKS), Axis(0, 1, "Observed share", UNIT_TICKS), f"Calibration, {name}", height=440, margin=(14, 14, 106, 54))
+    canvas = Canvas(
+        Axis(0, 1, "Predicted probability", UNIT_TICKS),
+        Axis(0, 1, "Observed share", UNIT_TICKS),
+        f"Calibration, {name}",
+        height=440,
+        margin=(14, 14, 106, 54),
+    )
     canvas.reference([0, 1], [0, 1])
     canvas.text(0.7, 0.7, "ideal", shift=(6, 14))
     if len(smooth):
@@ -72,28 +97,29 @@ def calibration_chart(results: Results, label: str, *, name: str, id_words: Sequ
         canvas.whiskers(x, groups["low"].to_numpy(dtype=float), groups["high"].to_numpy(dtype=float), series=1)
         texts = [f"{count(n)} images: predicted {percent(a)}, observed {percent(b)}" for a, b, n in zip(x, y, groups["n"], strict=True)]
         canvas.dots(x, y, texts, series=1, name="Groups of equal size")
-    if p is not None and p.size:
-        _rug(canvas, p)
+    if spread is not None:
+        _rug(canvas, spread)
     numbers = pd.concat([smooth, groups], ignore_index=True)
     return Figure(slug("calibration", *id_words), f"Calibration, {name}", canvas.render(), "", numbers)
 
 
-def _rug(canvas: Canvas, p: np.ndarray) -> None:
+def _rug(canvas: Canvas, spread: Distribution) -> None:
     """The distribution of the predictions as a small histogram under the axis title."""
     left, top, width, height = canvas.box
-    counts, edges = np.histogram(p, bins=50, range=(0, 1))
+    counts, edges = spread.negatives + spread.positives, spread.edges
     base, tall = top + height + 98, 46
     bars = [
-        f'<rect class="quiet-fill" x="{left + width * low:.1f}" width="{width / 50 - 0.6:.1f}" y="{base - tall * n / counts.max():.1f}"'
+        f'<rect class="quiet-fill" x="{left + width * low:.1f}" width="{width / len(counts) - 0.6:.1f}" y="{base - tall * n / counts.max():.1f}"'
         f' height="{tall * n / counts.max():.1f}" fill="#8a95a3"/>'
         for low, n in zip(edges, counts, strict=False)
         if n
     ]
-    canvas.parts.append(f'<g><title>Distribution of the predicted probabilities</title>{"".join(bars)}</g>')
+    canvas.parts.append(f"<g><title>Distribution of the predicted probabilities</title>{''.join(bars)}</g>")
 
 
-def distribution_chart(edges: np.ndarray, negatives: np.ndarray, positives: np.ndarray, *, name: str, id_words: Sequence[str], marks: dict[str, float] | None = None) -> Figure:
+def distribution_chart(spread: Distribution, *, name: str, id_words: Sequence[str], marks: dict[str, float] | None = None) -> Figure:
     """Predicted probability by class: positives upwards, negatives downwards, each as a share of its class."""
+    edges, negatives, positives = spread.edges, spread.negatives, spread.positives
     up = positives / max(positives.sum(), 1)
     down = negatives / max(negatives.sum(), 1)
     most = float(max(up.max(), down.max(), 1e-6))
@@ -111,34 +137,45 @@ def distribution_chart(edges: np.ndarray, negatives: np.ndarray, positives: np.n
     return Figure(slug("distribution", *id_words), f"Predicted probability by class, {name}", canvas.render(), "", numbers)
 
 
-def decision_chart(results: Results, label: str, *, name: str, id_words: Sequence[str], mark: float | None = None) -> Figure | None:
-    """Net benefit of the model, of treating all and of treating none, over the stated range of thresholds."""
-    model = thin(results.curve("decision_curve", label))
-    everyone = thin(results.curve("decision_curve_all", label))
-    if model.empty:
+def decision_chart(
+    curves: dict[str, pd.DataFrame], everyone: pd.DataFrame, *, name: str, id_words: Sequence[str], mark: float | None = None
+) -> Figure | None:
+    """Net benefit of models (name -> curve), of treating all and of treating none, over the stated range of thresholds."""
+    curves = {key: thin(curve) for key, curve in curves.items() if len(curve)}
+    if not curves:
         return None
-    x, y = model["x"].to_numpy(dtype=float), model["y"].to_numpy(dtype=float)
-    top = float(np.nanmax([np.nanmax(y), np.nanmax(everyone["y"]) if len(everyone) else 0]))
-    vertical = nice_axis(np.array([min(-0.12 * top, 0), max(top, 0.01)]), "Net benefit", n_ticks=5)
-    vertical = Axis(-0.15 * vertical.high, vertical.high, vertical.title, tuple(tick for tick in vertical.ticks if tick >= -0.15 * vertical.high))
-    canvas = Canvas(nice_axis(x, "Threshold probability"), vertical, f"Decision curve, {name}", height=320)
-    canvas.band(x, model["low"].to_numpy(dtype=float), model["high"].to_numpy(dtype=float))
-    if len(everyone):
-        above = everyone[everyone["y"] >= vertical.low]
-        canvas.line(above["x"].to_numpy(dtype=float), above["y"].to_numpy(dtype=float), "Treat all", series=1)
-    canvas.line(np.array([x[0], x[-1]]), np.zeros(2), "Treat none", series=2)
-    canvas.line(x, y, "Model", series=0)
-    canvas.keys.sort(key=lambda key: key[1])
+    x = next(iter(curves.values()))["x"].to_numpy(dtype=float)
+    highest = max(float(np.nanmax(curve["y"])) for curve in [*curves.values(), everyone] if len(curve))
+    vertical = nice_axis(np.array([0.0, max(highest, 0.01)]), "Net benefit")
+    floor = -0.15 * vertical.high
+    canvas = Canvas(
+        nice_axis(x, "Threshold probability"),
+        Axis(floor, vertical.high, vertical.title, vertical.ticks),
+        f"Decision curve, {name}",
+        height=320,
+    )
+    for series, (key, curve) in enumerate(curves.items()):
+        at = curve["x"].to_numpy(dtype=float)
+        if len(curves) == 1:
+            canvas.band(at, curve["low"].to_numpy(dtype=float), curve["high"].to_numpy(dtype=float))
+        canvas.line(at, curve["y"].to_numpy(dtype=float), key, series=series)
+    above = everyone[everyone["y"] >= floor] if len(everyone) else everyone
+    if len(above):
+        canvas.reference(above["x"].to_numpy(dtype=float), above["y"].to_numpy(dtype=float), "Treat all", dash="7 3")
+    canvas.reference([x[0], x[-1]], [0, 0], "Treat none", dash="2 3")
     if mark is not None and x[0] <= mark <= x[-1]:
         canvas.mark_x(mark, f"threshold {threshold(mark)}")
-    return Figure(slug("decision-curve", *id_words), f"Decision curve, {name}", canvas.render(), "", pd.concat([model, everyone], ignore_index=True))
+    numbers = _stack({**curves, "treat all": everyone})
+    return Figure(slug("decision-curve", *id_words), f"Decision curve, {name}", canvas.render(), "", numbers)
 
 
 def threshold_chart(counts: ThresholdCounts, *, name: str, id_words: Sequence[str], marks: dict[str, float] | None = None) -> Figure:
     """Sensitivity, specificity, PPV and NPV against the threshold."""
     t = counts.thresholds
     measures = rates(counts)
-    canvas = Canvas(Axis(0, 1, "Threshold", UNIT_TICKS), Axis(0, 1, "", UNIT_TICKS, style="percent"), f"Measures by threshold, {name}", height=320)
+    canvas = Canvas(
+        Axis(0, 1, "Threshold", UNIT_TICKS), Axis(0, 1, "", UNIT_TICKS, style="percent"), f"Measures by threshold, {name}", height=320
+    )
     step = max(len(t) // 250, 1)
     for series, (key, values) in enumerate(measures.items()):
         canvas.line(t[::step], values[::step], key, series=series)
@@ -160,10 +197,14 @@ def training_charts(history: pd.DataFrame) -> list[Figure]:
     figures = []
     runs = history.groupby("epoch", as_index=False).mean(numeric_only=True)
     epochs = runs["epoch"].to_numpy(dtype=float)
-    losses = [(key, title) for key, title in (("train_loss", "Training"), ("val_loss", "Tuning")) if key in runs and runs[key].notna().any()]
+    losses = [
+        (key, title) for key, title in (("train_loss", "Training"), ("val_loss", "Tuning")) if key in runs and runs[key].notna().any()
+    ]
     if losses:
         values = np.concatenate([runs[key].to_numpy(dtype=float) for key, _ in losses])
-        canvas = Canvas(nice_axis(epochs, "Epoch"), nice_axis(values, "Loss", floor=min(0.0, float(np.nanmin(values)))), "Loss by epoch", height=300)
+        canvas = Canvas(
+            nice_axis(epochs, "Epoch"), nice_axis(values, "Loss", floor=min(0.0, float(np.nanmin(values)))), "Loss by epoch", height=300
+        )
         for series, (key, title) in enumerate(losses):
             canvas.line(epochs, runs[key].to_numpy(dtype=float), title, series=series)
         figures.append(Figure("training-loss", "Loss by epoch", canvas.render(), "", history))

@@ -107,7 +107,9 @@ def _ledger(reading: Reading) -> bool:
 
 ITEMS: dict[str, tuple[Item, ...]] = {
     "Identity and intended use": (
-        Item("identity", "Kind of study, target population, outcome; the technology is named", "T1, T4, C1, C6, S1", _written("population")),
+        Item(
+            "identity", "Kind of study, target population, outcome; the technology is named", "T1, T4, C1, C6, S1", _written("population")
+        ),
         Item("identity", "Intended use, place in the care pathway, intended users", "T3b, T27b, C3, S3, S15d", _written("intended_use")),
         Item("identity", "Model, its version and the origin of its weights", "C22–C25, T22", _model("weights")),
         Item("provenance", "Software versions and seed", "C22–C25, T22; seed: inferred", _software),
@@ -128,7 +130,12 @@ ITEMS: dict[str, tuple[Item, ...]] = {
         Item("training", "Class imbalance: what was done about it", "T13, C19", _known("plan")),
     ),
     "Reference standard": (
-        Item("reference", "Definition, rationale, annotators, agreement between raters, blinding", "T8a–c, C14–C18, S12, S16–S17", _written("reference_standard")),
+        Item(
+            "reference",
+            "Definition, rationale, annotators, agreement between raters, blinding",
+            "T8a–c, C14–C18, S12, S16–S17",
+            _written("reference_standard"),
+        ),
     ),
     "Methods of evaluation": (
         Item("methods", "Every measure used", "T12e, C28, S18", _always),
@@ -141,15 +148,32 @@ ITEMS: dict[str, tuple[Item, ...]] = {
     "Performance": (
         Item("discrimination", "AUROC with its interval, and the ROC curve", "V essential; T23a, C38, S31", _metric("auroc")),
         Item("calibration", "Calibration plot", "V essential", _curve("calibration_smooth"), "absent"),
-        Item("calibration", "O:E, calibration intercept and slope with intervals", "V, T12e", _metric("oe_ratio", "calibration_intercept", "calibration_slope"), "absent"),
+        Item(
+            "calibration",
+            "O:E, calibration intercept and slope with intervals",
+            "V, T12e",
+            _metric("oe_ratio", "calibration_intercept", "calibration_slope"),
+            "absent",
+        ),
         Item("calibration", "Performance before and after recalibration", "T12f, T24, T13", _recalibrated, "absent"),
         Item("overall", "Brier score and scaled Brier score", "V", _metric("brier"), "absent"),
         Item("overall", "Distribution of the probabilities by outcome", "V essential", _distribution, "absent"),
         Item("classification", "2 × 2 (or K × K) table with counts", "S30, C39", _confusion, "absent"),
-        Item("classification", "Sensitivity, specificity and predictive values with intervals", "S31, C38", _metric("sensitivity", "specificity", "ppv", "npv"), "absent"),
+        Item(
+            "classification",
+            "Sensitivity, specificity and predictive values with intervals",
+            "S31, C38",
+            _metric("sensitivity", "specificity", "ppv", "npv"),
+            "absent",
+        ),
         Item("utility", "Decision curve with treat all and treat none", "V essential; T12e", _curve("decision_curve"), "absent"),
         Item("subgroups", "Key measures by subgroup", "T23a, C37, S21, S23", _subgroups),
-        Item("subgroups", "Performance elsewhere: external testing, or why not", "C32, C33, S29", lambda reading: reading.facts.external),
+        Item(
+            "subgroups",
+            "Performance elsewhere: external testing, or why not",
+            "C32, C33, S29",
+            lambda reading: bool(reading.facts.tested_elsewhere),
+        ),
         Item("errors", "Errors, with examples", "C39, S23", _known("errors")),
         Item("errors", "Saliency only with its validation", "C31", lambda reading: not _heatmaps(reading)),
     ),
@@ -158,7 +182,12 @@ ITEMS: dict[str, tuple[Item, ...]] = {
         Item("provenance", "What happens to poor or missing input in use", "T27a", _never),
         Item("provenance", "Availability of code, model and data", "T18e–f, T22, C43, S40a", _never),
         Item("provenance", "Outputs are stored and can be audited", "S40b", _known("hashes"), "absent"),
-        Item("provenance", "Protocol, registration, ethics, funding, conflicts of interest", "T17–T19, C34, C42, C44, S6, S36–S39", _written("ethics")),
+        Item(
+            "provenance",
+            "Protocol, registration, ethics, funding, conflicts of interest",
+            "T17–T19, C34, C42, C44, S6, S36–S39",
+            _written("ethics"),
+        ),
     ),
 }
 
@@ -176,8 +205,9 @@ def checklist_blocks(reading: Reading) -> list[Any]:
     """The checklist with a line that counts it."""
     rows = fill_checklist(reading)
     n = {status: sum(row.status == status for row in rows) for status in ("stated", "author", "absent")}
-    said = f"{count(n['stated'])} of {count(len(rows))} items are stated in this report, {count(n['author'])} are for the author to state" + (
-        f", {count(n['absent'])} are not part of this run." if n["absent"] else "."
+    said = (
+        f"{count(n['stated'])} of {count(len(rows))} items are stated in this report, {count(n['author'])} are for the author to state"
+        + (f", {count(n['absent'])} are not part of this run." if n["absent"] else ".")
     )
     sources = (
         "Items are paraphrased, with their numbers in TRIPOD+AI (T), CLAIM 2024 (C), STARD-AI (S) and the essential measures of Van Calster and colleagues (V);"

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from medcnn.cohort import Exclusion, Finding, Flow
-from medcnn.report.blocks import Cell, Details, Facts, Figures, Heading, Section, Table, Text
+from medcnn.report.blocks import Cell, Details, Facts, Figures, Heading, Row, Section, Table, Text
 from medcnn.report.diagrams import Box, flow_chart
 from medcnn.report.facts import RunFacts
 from medcnn.report.numbers import compact, count, date, join_words, method_title, metric_title, percent, plural, short_hash, threshold
@@ -30,9 +30,24 @@ def identity_section(reading: Reading) -> Section:
     task = plan.task if plan else (facts.fingerprint.task if facts.fingerprint else "")
     pairs = [
         ("Run", facts.name),
-        ("Labels", join_words(reading.results.labels[:12]) + (f" and {len(reading.results.labels) - 12} more" if len(reading.results.labels) > 12 else "")),
-        ("Task", {"binary": "binary", "multiclass": "multi-class: exactly one class per image", "multilabel": "multi-label: each finding on its own"}.get(task, task)),
-        ("Output", "a probability for each label" + (f", {recalibration_name(reading.results.recalibration)}" if reading.results.recalibration != "none" else "")),
+        (
+            "Labels",
+            join_words(reading.results.labels[:12])
+            + (f" and {len(reading.results.labels) - 12} more" if len(reading.results.labels) > 12 else ""),
+        ),
+        (
+            "Task",
+            {
+                "binary": "binary",
+                "multiclass": "multi-class: exactly one class per image",
+                "multilabel": "multi-label: each finding on its own",
+            }.get(task, task),
+        ),
+        (
+            "Output",
+            "a probability for each label"
+            + (f", {recalibration_name(reading.results.recalibration)}" if reading.results.recalibration != "none" else ""),
+        ),
         ("Model", str(model.get("name") or (plan.model.name if plan else ""))),
         ("Parameters", compact(model.get("n_parameters"))),
         ("Multiply-adds per image", compact(model.get("multiply_adds"))),
@@ -41,7 +56,11 @@ def identity_section(reading: Reading) -> Section:
         ("Seed", "" if facts.seed is None else str(facts.seed)),
     ]
     blocks = [Facts([(term, text) for term, text in pairs if text and text != "–"])]
-    return Section("identity", "Identity and intended use", [*blocks, Heading("Intended use"), author(facts, "intended_use", "Intended use, intended users, place in the care pathway")])
+    return Section(
+        "identity",
+        "Identity and intended use",
+        [*blocks, Heading("Intended use"), author(facts, "intended_use", "Intended use, intended users, place in the care pathway")],
+    )
 
 
 def _input_size(facts: RunFacts) -> str:
@@ -64,7 +83,15 @@ def data_section(reading: Reading) -> Section:
     known = facts.fingerprint is not None or facts.predictions is not None
     if missing:
         rows = [[label, count(n)] for label, n in missing.items()]
-        blocks.append(Table(["Label", "Images without it"], rows, "Missing labels", "An image without a label is left out of that label’s numbers only.", numeric=[1]))
+        blocks.append(
+            Table(
+                ["Label", "Images without it"],
+                rows,
+                "Missing labels",
+                "An image without a label is left out of that label’s numbers only.",
+                numeric=[1],
+            )
+        )
     elif known:
         blocks.append(Text("No image lacks a label.", "note"))
     blocks += [Heading("Audit"), *_audit(facts.findings, known=facts.flow is not None)]
@@ -79,7 +106,9 @@ def _flow(facts: RunFacts, flow: Flow) -> Figures:
     if facts.excluded:
         steps[-1] = (came, _left_out(dict(Counter(item.kind for item in facts.excluded).most_common()), "taken out by the audit"))
         if facts.fingerprint is not None:
-            steps.append((Box(f"{plural(facts.fingerprint.n_images, 'image')} analysed", [plural(facts.fingerprint.n_patients, "patient")]), None))
+            steps.append(
+                (Box(f"{plural(facts.fingerprint.n_images, 'image')} analysed", [plural(facts.fingerprint.n_patients, "patient")]), None)
+            )
     return Figures([flow_chart(steps, _part_boxes(facts))])
 
 
@@ -98,13 +127,21 @@ def _part_boxes(facts: RunFacts) -> list[Box]:
     folds = table["fold"].nunique() if "fold" in table else 1
     if folds > 1:
         tested = table[table["part"] == "test"]
-        return [Box(f"{folds}-fold cross-validation", [f"each of {plural(int(tested['n_patients'].sum()), 'patient')} tested once", f"{plural(int(tested['n_images'].sum()), 'image')}"])]
+        return [
+            Box(
+                f"{folds}-fold cross-validation",
+                [
+                    f"each of {plural(int(tested['n_patients'].sum()), 'patient')} tested once",
+                    f"{plural(int(tested['n_images'].sum()), 'image')}",
+                ],
+            )
+        ]
     events = [column for column in table.columns if str(column).startswith("n_positive_")]
     boxes = []
     for row in table.to_dict("records"):
         lines = [plural(int(row["n_images"]), "image"), plural(int(row["n_patients"]), "patient")]
         lines += [f"{count(row[column])} {str(column).removeprefix('n_positive_')}" for column in events[:4]]
-        boxes.append(Box(part_name(str(row["part"]), external=facts.external).capitalize(), lines))
+        boxes.append(Box(part_name(str(row["part"]), external=facts.tested_elsewhere).capitalize(), lines))
     return boxes
 
 
@@ -126,13 +163,19 @@ def _partitions(reading: Reading) -> list[Any]:
     labels = [str(column).removeprefix("n_positive_") for column in table.columns if str(column).startswith("n_positive_")]
     with_fold = "fold" in table and table["fold"].nunique() > 1
     parts = table.to_dict("records")
-    names = [part_name(str(row["part"]), external=facts.external) for row in parts]
+    names = [part_name(str(row["part"]), external=facts.tested_elsewhere) for row in parts]
     names = [f"Fold {row['fold']}, {name}" if with_fold else name.capitalize() for row, name in zip(parts, names, strict=True)]
     caption, note = "Patients, images and events in each part", "Events: images with the label, of all images of the part."
-    sizes = [("Patients", [count(row["n_patients"]) for row in parts]), ("Images", [count(row["n_images"]) for row in parts])]
-    sizes += [(label, [Cell(count(row[f"n_positive_{label}"]), percent(row[f"n_positive_{label}"] / max(row["n_images"], 1))) for row in parts]) for label in labels]
+    sizes: list[tuple[str, Row]] = [
+        ("Patients", [count(row["n_patients"]) for row in parts]),
+        ("Images", [count(row["n_images"]) for row in parts]),
+    ]
+    sizes += [
+        (label, [Cell(count(row[f"n_positive_{label}"]), percent(row[f"n_positive_{label}"] / max(row["n_images"], 1))) for row in parts])
+        for label in labels
+    ]
     if len(labels) > len(parts):
-        rows = [[title, *cells] for title, cells in sizes]
+        rows: list[Row] = [[title, *cells] for title, cells in sizes]
         shown = Table(["", *names], rows, caption, note, numeric=range(1, 1 + len(parts)))
     else:
         rows = [[name, *(cells[k] for _, cells in sizes)] for k, name in enumerate(names)]
@@ -167,33 +210,68 @@ def _disjointness(reading: Reading) -> str:
 def _audit(findings: Sequence[Finding], *, known: bool) -> list[Any]:
     if not findings:
         return [Text("The audit found nothing to report." if known else "No audit of the images is known to this report.", "note")]
-    rows = [[finding.severity, finding.kind.replace("_", " "), finding.text, finding.todo, count(len(finding.image_ids)) if finding.image_ids else ""] for finding in findings]
+    rows = [
+        [
+            finding.severity,
+            finding.kind.replace("_", " "),
+            finding.text,
+            finding.todo,
+            count(len(finding.image_ids)) if finding.image_ids else "",
+        ]
+        for finding in findings
+    ]
     return [Table(["Severity", "Kind", "What was seen", "What to do", "Images"], rows, "Findings of the audit", numeric=[4])]
 
 
 def reference_section(reading: Reading) -> Section:
     """3: how the labels were made."""
-    return Section("reference", "Reference standard", [author(reading.facts, "reference_standard", "How the labels were made: definition, rationale, annotators and their experience, blinding, agreement between raters (kappa with interval)")])
+    return Section(
+        "reference",
+        "Reference standard",
+        [
+            author(
+                reading.facts,
+                "reference_standard",
+                "How the labels were made: definition, rationale, annotators and their experience, blinding, agreement between raters (kappa with interval)",
+            )
+        ],
+    )
 
 
 def methods_section(reading: Reading) -> Section:
     """4: how the numbers were taken; thresholds; how often the test part was opened."""
     facts, results = reading.facts, reading.results
     used = [
-        [metric_title(metric), join_words(sorted({method_title(r.method) for r in results.records if r.metric == metric and r.method and r.low is not None})) or "–"]
-        for metric in dict.fromkeys(record.metric for record in results.records)
+        [
+            metric_title(metric),
+            join_words(sorted({method_title(r.method) for r in results.records if r.metric == metric and r.method and r.low is not None}))
+            or "–",
+        ]
+        for metric in dict.fromkeys(record.metric for record in results.records if record.method != "count")
     ]
     unit = {"image": "the image", "study": "the study", "patient": "the patient"}[results.level]
     repeated = next((r for r in results.records if 0 < r.n_patients < r.n), None)
-    cluster = "Several images of one patient are dealt with by intervals that treat the patient as a cluster, where the method’s name says so." if repeated else "Every unit comes from a different patient, as far as is known."
-    aggregation = f" A {results.level}’s probability is the {facts.config.evaluation.aggregation.replace('_', '-')} of its images’." if facts.config is not None and results.level != "image" else ""
+    cluster = (
+        "Several images of one patient are dealt with by intervals that treat the patient as a cluster, where the method’s name says so."
+        if repeated
+        else "Every unit comes from a different patient, as far as is known."
+    )
+    aggregation = (
+        f" A {results.level}’s probability is the {facts.config.evaluation.aggregation.replace('_', '-')} of its images’."
+        if facts.config is not None and results.level != "image"
+        else ""
+    )
     blocks: list[Any] = [Text(f"Unit of evaluation: {unit}.{aggregation} {cluster} Intervals are 95% intervals.")]
     blocks += [_thresholds(reading), Details("Interval of each measure", [Table(["Measure", "95% interval by"], used)])]
     return Section("methods", "Methods of evaluation", [*blocks, Heading("Test-set ledger"), *_ledger(facts)])
 
 
 def _thresholds(reading: Reading) -> Any:
-    rows = [[label, threshold(value), reading.rule(label, value) or "not known to this report"] for label, values in reading.thresholds.items() for value in values]
+    rows = [
+        [label, threshold(value), reading.rule(label, value) or "not known to this report"]
+        for label, values in reading.thresholds.items()
+        for value in values
+    ]
     if not rows:
         return Text("No threshold was set; only measures that need none are reported.", "note")
     return Table(["Label", "Threshold", "Chosen by"], rows, "Thresholds; the rule is p ≥ threshold", numeric=[1])
@@ -203,8 +281,15 @@ def _ledger(facts: RunFacts) -> list[Any]:
     if not facts.ledger:
         return [Text("No ledger of openings of the test part is known to this report.", "note")]
     n = len(facts.ledger)
-    said = "The test part was opened once, for this report." if n == 1 else f"The test part was opened {n} times, this report’s opening included."
-    rows = [[date(line.get("when")), str(line.get("who", "")), *(short_hash(_entry(line, key)) for key in ("config", "predictions"))] for line in facts.ledger[-MANY:]]
+    said = (
+        "The test part was opened once, for this report."
+        if n == 1
+        else f"The test part was opened {n} times, this report’s opening included."
+    )
+    rows = [
+        [date(line.get("when")), str(line.get("who", "")), *(short_hash(_entry(line, key)) for key in ("config", "predictions"))]
+        for line in facts.ledger[-MANY:]
+    ]
     return [Text(said), Table(["When", "Who", "Config", "Predictions"], rows, note="The first 12 characters of each sha256.")]
 
 

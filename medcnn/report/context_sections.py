@@ -6,12 +6,12 @@ from typing import Any
 
 import yaml
 
-from medcnn.report.blocks import Code, Details, Editable, Facts, Figures, Gallery, Heading, Picture, Section, Table, Text
+from medcnn.report.blocks import Code, Details, Editable, Facts, Figures, Gallery, Heading, Picture, Row, Section, Table, Text
 from medcnn.report.charts import slug, training_charts
 from medcnn.report.cohort_sections import author
 from medcnn.report.diagrams import ForestRow, forest_chart
 from medcnn.report.facts import ErrorImage, RunFacts
-from medcnn.report.numbers import NOT_ESTIMABLE, compact, count, date, duration, estimate, fixed, is_known, threshold
+from medcnn.report.numbers import NOT_ESTIMABLE, compact, count, date, duration, estimate, fixed, is_known, p_value, threshold
 from medcnn.report.performance_sections import per_label
 from medcnn.report.reading import Reading
 from medcnn.report.tabulate import cell, size
@@ -25,7 +25,12 @@ def subgroups_section(reading: Reading) -> Section:
     if not reading.results.subsets():
         note = "No subgroups were evaluated. Name covariates in evaluation.by (sex, age, site, scanner ...) to see whether performance holds in each."
         return Section("subgroups", "Subgroups and sites", [Text(note, "note")])
-    return Section("subgroups", "Subgroups and sites", per_label(reading, lambda label: _subgroups(reading, label)), "Where too few cases stand in a subgroup, it says so.")
+    return Section(
+        "subgroups",
+        "Subgroups and sites",
+        per_label(reading, lambda label: _subgroups(reading, label)),
+        "Where too few cases stand in a subgroup, it says so.",
+    )
 
 
 def split_subset(subset: str) -> tuple[str, str]:
@@ -52,21 +57,36 @@ def _subgroups(reading: Reading, label: str) -> list[Any]:
             rows.append(ForestRow(name or "Subgroup", heading=True))
             covariate = name
         rows.append(_forest_row(value, results.best("auroc", label, subset=subset), most))
-    chart = forest_chart(rows, id=slug("forest", label), title=f"AUROC by subgroup, {label}", axis_title="AUROC", columns=("n", "Events"), reference=overall.value if overall else None)
+    chart = forest_chart(
+        rows,
+        id=slug("forest", label),
+        title=f"AUROC by subgroup, {label}",
+        axis_title="AUROC",
+        columns=("n", "Events"),
+        reference=overall.value if overall else None,
+    )
     return [Figures([chart]), _subgroup_table(reading, label, subsets), *_heterogeneity(reading, label)]
 
 
 def _forest_row(name: str, record: Record | None, most: int) -> ForestRow:
     if record is None:
         return ForestRow(name)
-    return ForestRow(name, (count(record.n), count(record.n_positive)), record.value, record.low, record.high, estimate(record), weight=(record.n / max(most, 1)) ** 0.5)
+    return ForestRow(
+        name,
+        (count(record.n), count(record.n_positive)),
+        record.value,
+        record.low,
+        record.high,
+        estimate(record),
+        weight=(record.n / max(most, 1)) ** 0.5,
+    )
 
 
 def _subgroup_table(reading: Reading, label: str, subsets: Sequence[str]) -> Table:
     results = reading.results
     points = results.thresholds(label)
     at = points[0] if points else None
-    rows = []
+    rows: list[Row] = []
     for subset in subsets:
         found = [results.best(metric, label, subset=subset) for metric in SUBGROUP_METRICS[:3]]
         found += [results.best(metric, label, subset=subset, threshold=at) if at is not None else None for metric in SUBGROUP_METRICS[3:]]
@@ -74,12 +94,24 @@ def _subgroup_table(reading: Reading, label: str, subsets: Sequence[str]) -> Tab
         name, value = split_subset(subset)
         rows.append([f"{name}: {value}" if name else value, size(base), *(cell(record) for record in found)])
     note = f"Sensitivity and specificity at threshold {threshold(at)}." if at is not None else ""
-    return Table(["Subgroup", "Events/n", "AUROC", "Calibration slope", "O:E", "Sensitivity", "Specificity"], rows, "Key measures by subgroup, with 95% intervals", note, numeric=range(1, 7))
+    return Table(
+        ["Subgroup", "Events/n", "AUROC", "Calibration slope", "O:E", "Sensitivity", "Specificity"],
+        rows,
+        "Key measures by subgroup, with 95% intervals",
+        note,
+        numeric=range(1, 7),
+    )
 
 
 def _heterogeneity(reading: Reading, label: str) -> list[Any]:
-    found = [record for record in reading.results.records if record.label == label and record.metric.startswith("heterogeneity")]
-    return [Text(f"{record.subset}: {record.note or f'p = {fixed(record.value)}'}.", "note") for record in found if record.note or is_known(record.value)]
+    found = reading.results.heterogeneity(label)
+    if not found:
+        return []
+    rows = [
+        [record.subset, p_value(record.value) if is_known(record.value) else NOT_ESTIMABLE, record.note.removeprefix("p value; ")]
+        for record in found
+    ]
+    return [Table(["Covariate", "p", ""], rows, "Is the AUROC the same in all subgroups? Cochran’s Q test", numeric=[1])]
 
 
 def training_section(reading: Reading) -> Section:
@@ -109,20 +141,32 @@ def errors_section(reading: Reading) -> Section:
     """12: the most confident errors, with where the model looked."""
     errors = reading.facts.errors
     if not errors:
-        note = "No images are shown." if reading.facts.config is not None and reading.facts.config.report.n_errors == 0 else "The images are not known to this report, so no errors are shown."
+        note = (
+            "No images are shown."
+            if reading.facts.config is not None and reading.facts.config.report.n_errors == 0
+            else "The images are not known to this report, so no errors are shown."
+        )
         return Section("errors", "Errors and explainability", [Text(note, "note")])
     overlay = next((error.method for error in errors if error.heatmap), "")
     gallery = Gallery([_picture(error) for error in errors], overlay)
     blocks: list[Any] = [gallery]
     if overlay:
-        blocks.append(Text(f"{overlay} (right) marks what raised the probability. It is not evidence that the model used the right sign, and it has not been validated here.", "note"))
+        blocks.append(
+            Text(
+                f"{overlay} (right) marks what raised the probability. It is not evidence that the model used the right sign, and it has not been validated here.",
+                "note",
+            )
+        )
     return Section("errors", "Errors and explainability", blocks, "The most confident errors: where the model was surest and wrong.")
 
 
 def _picture(error: ErrorImage) -> Picture:
     missed = error.y >= 0.5
     kind = "Missed" if missed else "False alarm"
-    lines = [error.image_id, f"probability {fixed(error.p)}" + (f", threshold {threshold(error.threshold)}" if error.threshold is not None else "")]
+    lines = [
+        error.image_id,
+        f"probability {fixed(error.p)}" + (f", threshold {threshold(error.threshold)}" if error.threshold is not None else ""),
+    ]
     return Picture(f"{kind}: {error.label}", lines, _data_uri(error.picture), _data_uri(error.heatmap) if error.heatmap else "")
 
 
@@ -133,8 +177,19 @@ def _data_uri(png: bytes) -> str:
 def provenance_section(reading: Reading, checklist: Sequence[Any], texts: Sequence[Editable]) -> Section:
     """13: limits, text for a manuscript, checklist, config, versions, hashes, cost."""
     facts = reading.facts
-    blocks: list[Any] = [Heading("Ethics, registration, funding"), author(facts, "ethics", "Ethics approval, registration, funding, conflicts of interest")]
-    blocks += [Heading("Text for a manuscript"), *texts, Heading("Reporting checklist"), *checklist, Heading("Cost"), *_cost(facts), Heading("Provenance")]
+    blocks: list[Any] = [
+        Heading("Ethics, registration, funding"),
+        author(facts, "ethics", "Ethics approval, registration, funding, conflicts of interest"),
+    ]
+    blocks += [
+        Heading("Text for a manuscript"),
+        *texts,
+        Heading("Reporting checklist"),
+        *checklist,
+        Heading("Cost"),
+        *_cost(facts),
+        Heading("Provenance"),
+    ]
     if facts.hashes:
         blocks.append(Table(["What", "sha256"], [[str(key), str(value)] for key, value in facts.hashes.items()], "Hashes"))
     if facts.versions:
@@ -148,10 +203,36 @@ def provenance_section(reading: Reading, checklist: Sequence[Any], texts: Sequen
 def _cost(facts: RunFacts) -> list[Any]:
     blocks: list[Any] = []
     if facts.stamps:
-        rows = [[stamp.stage, duration(stamp.wall_seconds), duration(stamp.cpu_seconds), f"{stamp.peak_memory_mb:,.0f} MB", date(stamp.finished)] for stamp in facts.stamps]
-        total = ["all", duration(sum(s.wall_seconds for s in facts.stamps)), duration(sum(s.cpu_seconds for s in facts.stamps)), f"{max(s.peak_memory_mb for s in facts.stamps):,.0f} MB", ""]
-        blocks.append(Table(["Stage", "Time", "CPU time", "Peak memory", "Finished"], [*rows, total], "Cost of each stage", numeric=[1, 2, 3], strong_rows=[len(rows)]))
-    known = [("Training time", duration(facts.model.get("training_seconds"))), ("Images per second, predicting", compact(facts.model.get("images_per_second")))]
+        rows = [
+            [
+                stamp.stage,
+                duration(stamp.wall_seconds),
+                duration(stamp.cpu_seconds),
+                f"{stamp.peak_memory_mb:,.0f} MB",
+                date(stamp.finished),
+            ]
+            for stamp in facts.stamps
+        ]
+        total = [
+            "all",
+            duration(sum(s.wall_seconds for s in facts.stamps)),
+            duration(sum(s.cpu_seconds for s in facts.stamps)),
+            f"{max(s.peak_memory_mb for s in facts.stamps):,.0f} MB",
+            "",
+        ]
+        blocks.append(
+            Table(
+                ["Stage", "Time", "CPU time", "Peak memory", "Finished"],
+                [*rows, total],
+                "Cost of each stage",
+                numeric=[1, 2, 3],
+                strong_rows=[len(rows)],
+            )
+        )
+    known = [
+        ("Training time", duration(facts.model.get("training_seconds"))),
+        ("Images per second, predicting", compact(facts.model.get("images_per_second"))),
+    ]
     pairs = [(term, text) for term, text in known if text != "–"]
     blocks += [Facts(pairs)] if pairs else []
     return blocks or [Text(f"Cost: {NOT_ESTIMABLE} from what this report knows.", "note")]

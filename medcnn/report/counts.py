@@ -52,7 +52,7 @@ def count_thresholds(y: np.ndarray, p: np.ndarray, *, label: str, extra: Sequenc
     return ThresholdCounts(label, grid, tp, fp, int(positives.sum()), int(negatives.sum()))
 
 
-def probability_bins(y: np.ndarray, p: np.ndarray, n_bins: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def probability_bins(y: np.ndarray, p: np.ndarray, n_bins: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Edges (n_bins + 1,) on [0, 1] and the number of negatives and of positives in each bin."""
     edges = np.linspace(0, 1, n_bins + 1)
     negatives, _ = np.histogram(p[y == 0], bins=edges)

@@ -42,7 +42,9 @@ def flow_chart(steps: Sequence[tuple[Box, Box | None]], parts: Sequence[Box]) ->
         start = y - 26 - (max(_height(steps[-1][0]), _height(steps[-1][1]) if steps[-1][1] else 0) - _height(steps[-1][0]))
         lines.append(_branches(parts, start, y, width))
         y += max(_height(box) for box in parts) + 4
-    rows = [{"box": box.title, "text": "; ".join(box.lines)} for pair in steps for box in pair if box] + [{"box": b.title, "text": "; ".join(b.lines)} for b in parts]
+    rows = [{"box": box.title, "text": "; ".join(box.lines)} for pair in steps for box in pair if box] + [
+        {"box": b.title, "text": "; ".join(b.lines)} for b in parts
+    ]
     svg = frame(lines, (0, 0, width, y), "Flow of files, images and patients", "; ".join(row["box"] for row in rows))
     return Figure("flow", "Flow of files, images and patients", svg, "", pd.DataFrame(rows), span=2)
 
@@ -67,9 +69,13 @@ def _height(box: Box) -> float:
 def _box(box: Box, x: float, y: float, width: float, height: float, *, quiet: bool = False) -> str:
     dash = ' stroke-dasharray="4 3"' if quiet else ""
     longest = max(int((width - 20) / 6.3), 8)
-    texts = [f'<text class="name" x="{x + 11:.1f}" y="{y + 20:.1f}" font-size="13" font-weight="600" fill="{INK}">{escape(_cut(box.title, longest))}</text>']
+    texts = [
+        f'<text class="name" x="{x + 11:.1f}" y="{y + 20:.1f}" font-size="13" font-weight="600" fill="{INK}">{escape(_cut(box.title, longest))}</text>'
+    ]
     for number, line in enumerate(box.lines):
-        texts.append(f'<text class="quiet" x="{x + 11:.1f}" y="{y + 38 + 17 * number:.1f}" font-size="12" fill="{MUTED}">{escape(_cut(line, longest))}</text>')
+        texts.append(
+            f'<text class="quiet" x="{x + 11:.1f}" y="{y + 38 + 17 * number:.1f}" font-size="12" fill="{MUTED}">{escape(_cut(line, longest))}</text>'
+        )
     return f'<g><rect class="box" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="5" fill="#ffffff" stroke="#aab4bf"{dash}/>{"".join(texts)}</g>'
 
 
@@ -96,7 +102,16 @@ class ForestRow:
     weight: float = 1.0
 
 
-def forest_chart(rows: Sequence[ForestRow], *, id: str, title: str, axis_title: str, columns: Sequence[str], reference: float | None, first: str = "Subgroup") -> Figure:
+def forest_chart(
+    rows: Sequence[ForestRow],
+    *,
+    id: str,
+    title: str,
+    axis_title: str,
+    columns: Sequence[str],
+    reference: float | None,
+    first: str = "Subgroup",
+) -> Figure:
     """Names, counts, estimates with intervals on one axis, and the numbers in words."""
     width, row_height, top = 700, 25, 34
     plot_left, plot_right = 300, 530
@@ -112,12 +127,22 @@ def forest_chart(rows: Sequence[ForestRow], *, id: str, title: str, axis_title: 
     lines += [_forest_text(x, top - 14, name, anchor="end", bold=True) for x, name in zip(places, columns, strict=False)]
     for tick in axis.ticks:
         lines.append(f'<line class="grid" x1="{at(tick):.1f}" x2="{at(tick):.1f}" y1="{top - 6}" y2="{bottom}" stroke="{GRID}"/>')
-        lines.append(f'<text class="tick" x="{at(tick):.1f}" y="{bottom + 17}" text-anchor="middle" font-size="11" fill="{MUTED}">{axis.label(tick)}</text>')
+        lines.append(
+            f'<text class="tick" x="{at(tick):.1f}" y="{bottom + 17}" text-anchor="middle" font-size="11" fill="{MUTED}">{axis.label(tick)}</text>'
+        )
     if reference is not None and axis.low <= reference <= axis.high:
-        lines.append(f'<line class="ref" x1="{at(reference):.1f}" x2="{at(reference):.1f}" y1="{top - 6}" y2="{bottom}" stroke="{MUTED}" stroke-dasharray="4 4"/>')
+        lines.append(
+            f'<line class="ref" x1="{at(reference):.1f}" x2="{at(reference):.1f}" y1="{top - 6}" y2="{bottom}" stroke="{MUTED}" stroke-dasharray="4 4"/>'
+        )
     for number, row in enumerate(rows):
         lines.append(_forest_row(row, top + row_height * number + 13, at, places, plot_right))
-    numbers = pd.DataFrame([{"subgroup": r.name, **dict(zip(columns, r.columns, strict=False)), "value": r.value, "low": r.low, "high": r.high} for r in rows if not r.heading])
+    numbers = pd.DataFrame(
+        [
+            {"subgroup": r.name, **dict(zip(columns, r.columns, strict=False)), "value": r.value, "low": r.low, "high": r.high}
+            for r in rows
+            if not r.heading
+        ]
+    )
     svg = frame(lines, (0, 0, width, bottom + 26), title, "")
     return Figure(id, title, svg, "", numbers, span=2)
 
@@ -131,9 +156,13 @@ def _forest_row(row: ForestRow, y: float, at: Callable[[float], float], places: 
         return "".join([*lines, _forest_text(plot_right + 14, y + 4, NOT_ESTIMABLE, quiet=True)])
     centre = at(row.value)
     if row.low is not None and row.high is not None:
-        lines.append(f'<line class="s0" x1="{at(row.low):.1f}" x2="{at(row.high):.1f}" y1="{y}" y2="{y}" stroke="{COLOURS[0]}" stroke-width="1.6"/>')
+        lines.append(
+            f'<line class="s0" x1="{at(row.low):.1f}" x2="{at(row.high):.1f}" y1="{y}" y2="{y}" stroke="{COLOURS[0]}" stroke-width="1.6"/>'
+        )
     side = 3.2 + 3.2 * row.weight
-    lines.append(f'<rect class="p0" x="{centre - side:.1f}" y="{y - side:.1f}" width="{2 * side:.1f}" height="{2 * side:.1f}" fill="{COLOURS[0]}"/>')
+    lines.append(
+        f'<rect class="p0" x="{centre - side:.1f}" y="{y - side:.1f}" width="{2 * side:.1f}" height="{2 * side:.1f}" fill="{COLOURS[0]}"/>'
+    )
     lines.append(_forest_text(plot_right + 14, y + 4, row.text))
     return "".join(lines)
 
@@ -141,21 +170,32 @@ def _forest_row(row: ForestRow, y: float, at: Callable[[float], float], places: 
 def _forest_text(x: float, y: float, text: str, *, anchor: str = "start", bold: bool = False, quiet: bool = False) -> str:
     css, colour = ("quiet", MUTED) if quiet else ("name", INK)
     weight = ' font-weight="600"' if bold else ""
-    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="12"{weight} fill="{colour}">{escape(text)}</text>'
+    return (
+        f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="12"{weight} fill="{colour}">{escape(text)}</text>'
+    )
 
 
-def cost_chart(points: Sequence[tuple[str, float, float, float | None, float | None]], *, axis_title: str, id: str, y_title: str = "AUROC") -> Figure:
+def cost_chart(
+    points: Sequence[tuple[str, float, float, float | None, float | None]], *, axis_title: str, id: str, y_title: str = "AUROC"
+) -> Figure:
     """Quality with its interval against cost (log scale): (name, cost, value, low, high)."""
     costs = np.array([point[1] for point in points], dtype=float)
     low, high = 10 ** np.floor(np.log10(costs.min())), 10 ** np.ceil(np.log10(costs.max() * 1.0001))
     ticks = tuple(float(t) for t in 10 ** np.arange(np.log10(low), np.log10(high) + 0.5))
     values = np.array([v for point in points for v in point[2:] if v is not None], dtype=float)
-    canvas = Canvas(Axis(float(low), float(high), axis_title, ticks, style="compact", log=True), nice_axis(values, y_title), f"{y_title} against {axis_title.lower()}", height=320)
+    canvas = Canvas(
+        Axis(float(low), float(high), axis_title, ticks, style="compact", log=True),
+        nice_axis(values, y_title),
+        f"{y_title} against {axis_title.lower()}",
+        height=320,
+    )
     for series, (name, cost, value, lower, upper) in enumerate(points):
         at = np.array([cost])
         if lower is not None and upper is not None:
             canvas.whiskers(at, np.array([lower]), np.array([upper]), series=series)
-        canvas.dots(at, np.array([value]), [f"{name}: {y_title} {fixed(value)}, {axis_title.lower()} {compact(cost)}"], series=series, radius=5)
+        canvas.dots(
+            at, np.array([value]), [f"{name}: {y_title} {fixed(value)}, {axis_title.lower()} {compact(cost)}"], series=series, radius=5
+        )
         right = float(canvas.px([cost])[0]) > canvas.width * 0.6
         canvas.text(cost, value, name, anchor="end" if right else "start", shift=(-9 if right else 9, 4))
     numbers = pd.DataFrame(points, columns=["name", "cost", "value", "low", "high"])
@@ -183,7 +223,9 @@ def confusion_chart(matrix: pd.DataFrame, *, id: str, title: str) -> Figure:
                 f'{f""" stroke="{COLOURS[0]}" stroke-width="1.5" """ if row == column else ""}/>'
             )
             lines.append(_forest_text(x + side / 2, y + 22, count(values[row, column]), anchor="middle", bold=row == column))
-            lines.append(f'<text class="quiet" x="{x + side / 2}" y="{y + 38:.1f}" text-anchor="middle" font-size="11" fill="{MUTED}">{100 * part:.1f}%</text>')
+            lines.append(
+                f'<text class="quiet" x="{x + side / 2}" y="{y + 38:.1f}" text-anchor="middle" font-size="11" fill="{MUTED}">{100 * part:.1f}%</text>'
+            )
     height = top + side * 0.55 * len(names) + 8
     svg: Markup = frame(lines, (0, 0, left + side * len(names) + 8, height), title, "Rows: reference standard; columns: prediction")
     return Figure(id, title, svg, "", matrix.rename_axis("reference").reset_index(), span=2 if len(names) > 3 else 1)

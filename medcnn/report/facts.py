@@ -57,7 +57,7 @@ class RunFacts:
     model: name, n_parameters, multiply_adds, input_size_px, weights, images_per_second, training_seconds.
     recalibration: what the headline numbers went through ("none", "temperature", ...); recalibration_info: method, fitted_on, parameters.
     excluded: images that the audit took out, after the flow. hashes: what -> sha256; versions: package -> version.
-    external: the tested images come from another site than the training images.
+    external: whether the tested images come from another site than the training images; None: unknown.
     """
 
     name: str
@@ -82,8 +82,13 @@ class RunFacts:
     model: Mapping[str, Any] = field(default_factory=dict)
     recalibration: str | None = None
     recalibration_info: Mapping[str, Any] = field(default_factory=dict)
-    external: bool = False
+    external: bool | None = None
     seed: int | None = None
+
+    @property
+    def tested_elsewhere(self) -> bool | None:
+        """True: external test; False: internal test, as of a run with its own split; None: unknown."""
+        return False if self.external is None and self.plan is not None else self.external
 
 
 @dataclass(frozen=True, kw_only=True)

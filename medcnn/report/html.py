@@ -1,6 +1,7 @@
 """The page: sections and the summary through the templates, everything inline, nothing fetched."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -16,24 +17,34 @@ from medcnn.report.context_sections import errors_section, provenance_section, s
 from medcnn.report.decision_sections import classification_section, utility_section
 from medcnn.report.facts import RunFacts
 from medcnn.report.numbers import date
-from medcnn.report.performance_sections import calibration_section, discrimination_section, label_distribution, label_forest, operating_points, overall_section
+from medcnn.report.performance_sections import (
+    calibration_section,
+    discrimination_section,
+    label_distribution,
+    label_forest,
+    operating_points,
+    overall_section,
+)
 from medcnn.report.prose import methods_paragraph, results_paragraph
 from medcnn.report.reading import Reading, read_facts
-from medcnn.report.summary import summarise
+from medcnn.report.summary import Summary, summarise
 
 
 def build_report(facts: RunFacts) -> str:
     """One self-contained HTML page about one model: byte for byte the same for the same facts; no network, no outside file."""
     reading = read_facts(facts)
     title = (facts.config.report.title if facts.config is not None else "") or facts.name
-    return _environment().get_template("report.html").render(
-        title=title,
-        authors=facts.config.report.authors if facts.config is not None else "",
-        kicker="Model evaluation",
-        summary=summarise(reading, summary_figures(reading)),
-        sections=report_sections(reading),
-        made=_made(facts),
+    authors = facts.config.report.authors if facts.config is not None else ""
+    summary = summarise(reading, summary_figures(reading))
+    return render_page(
+        title=title, authors=authors, kicker="Model evaluation", summary=summary, sections=report_sections(reading), made=_made(facts)
     )
+
+
+def render_page(*, title: str, authors: str, kicker: str, summary: Summary, sections: Sequence[Section], made: str) -> str:
+    """The page of a summary and its sections."""
+    page = _environment().get_template("report.html")
+    return page.render(title=title, authors=authors, kicker=kicker, summary=summary, sections=sections, made=made)
 
 
 def report_sections(reading: Reading) -> list[Section]:
@@ -63,13 +74,18 @@ def summary_figures(reading: Reading) -> list[Figure]:
         chart = label_forest(results, id="forest-summary")
         return [chart] if chart else []
     label = results.labels[0]
-    units = reading.labelled(label)
     points = results.thresholds(label)
     charts = [
         roc_chart({label: results.curve("roc", label)}, name=label, id_words=["summary"], points=operating_points(reading, label)),
-        calibration_chart(results, label, name=label, id_words=["summary"], p=units[1] if units else None),
+        calibration_chart(results, label, name=label, id_words=["summary"], spread=reading.distribution(label)),
         label_distribution(reading, label, words=["summary"]),
-        decision_chart(results, label, name=label, id_words=["summary"], mark=points[0] if points else None),
+        decision_chart(
+            {"Model": results.curve("decision_curve", label)},
+            results.curve("decision_curve_all", label),
+            name=label,
+            id_words=["summary"],
+            mark=points[0] if points else None,
+        ),
     ]
     return [chart for chart in charts if chart is not None]
 

@@ -1,6 +1,7 @@
 """Finding a number among a run's records, and a curve among its curves; what the headline is."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -8,9 +9,18 @@ import pandas as pd
 from medcnn.report.numbers import is_known
 from medcnn.tables import Record
 
-AVERAGES = ("macro", "weighted", "micro")
-PREFERRED_METHODS = ("obuchowski", "delong", "newcombe", "logit", "likelihood", "wilson", "bootstrap", "bootstrap_patient")
+AVERAGES = ("macro", "weighted", "micro", "all")  # all: the whole probability vector of several classes
+RESTATED = "restated_"  # methods of predictive values at another prevalence than that of the tested rows
 ANY = object()
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Numbers of negatives and positives (k,) in bins of the probability with edges (k + 1,)."""
+
+    edges: np.ndarray
+    negatives: np.ndarray
+    positives: np.ndarray
 
 
 class Results:
@@ -20,7 +30,9 @@ class Results:
     that differs from "none" if there is exactly one, else "none".
     """
 
-    def __init__(self, records: Sequence[Record], curves: pd.DataFrame, *, recalibration: str | None = None, level: str | None = None) -> None:
+    def __init__(
+        self, records: Sequence[Record], curves: pd.DataFrame, *, recalibration: str | None = None, level: str | None = None
+    ) -> None:
         parts = [record.part for record in records]
         self.part = "test" if "test" in parts or not parts else parts[0]
         self.every = [record for record in records if record.part == self.part]
@@ -31,12 +43,17 @@ class Results:
         kinds = list(dict.fromkeys(record.recalibration for record in here))
         done = [kind for kind in kinds if kind != "none"]
         self.recalibrations = kinds
-        self.recalibration = recalibration if recalibration in kinds else (done[0] if len(done) == 1 else "none" if "none" in kinds or not kinds else kinds[0])
+        self.recalibration = (
+            recalibration
+            if recalibration in kinds
+            else (done[0] if len(done) == 1 else "none" if "none" in kinds or not kinds else kinds[0])
+        )
         self.records = here
         self.curves = curves
-        named = dict.fromkeys(record.label for record in here)
-        self.labels = [label for label in named if label not in AVERAGES]
-        self.averages = [label for label in AVERAGES if label in named]
+        named = list(dict.fromkeys(record.label for record in here))
+        own = [label for label in named if label not in AVERAGES]
+        self.labels = own or named
+        self.averages = [label for label in AVERAGES if label in named] if own else []
 
     @property
     def headline(self) -> str:
@@ -68,10 +85,24 @@ class Results:
             and _same_threshold(record.threshold, threshold)
         ]
 
-    def best(self, metric: str, label: str, *, subset: str = "all", threshold: object = ANY, recalibration: str | None = None) -> Record | None:
-        """The one record to print: an estimable one, with an interval, of the method that fits the data best."""
+    def best(
+        self, metric: str, label: str, *, subset: str = "all", threshold: object = ANY, recalibration: str | None = None
+    ) -> Record | None:
+        """The one record to print: the first that is estimable and has an interval; evaluation puts the fitting method first."""
         found = self.find(metric, label, subset=subset, threshold=threshold, recalibration=recalibration)
-        return min(found, key=_rank) if found else None
+        return min(found, key=_lacks) if found else None
+
+    def restated(self, metric: str, label: str, threshold: float) -> Record | None:
+        """PPV or NPV restated to the prevalence of the intended use; None when none was given."""
+        return next((record for record in self.find(metric, label, threshold=threshold) if record.method.startswith(RESTATED)), None)
+
+    def heterogeneity(self, label: str) -> list[Record]:
+        """Tests that the AUROC is the same in all subgroups of a covariate; the covariate is their subset."""
+        return [
+            record
+            for record in self.records
+            if record.metric == "heterogeneity_auroc" and record.label == label and record.recalibration == self.recalibration
+        ]
 
     def thresholds(self, label: str) -> list[float]:
         """Thresholds at which sensitivity was taken for this label, in the order of the records."""
@@ -80,7 +111,8 @@ class Results:
 
     def subsets(self) -> list[str]:
         """Subgroups for which there is any record, in order."""
-        return list(dict.fromkeys(record.subset for record in self.records if record.subset != "all"))
+        tests = {record.subset for record in self.records if record.metric.startswith("heterogeneity")}
+        return list(dict.fromkeys(record.subset for record in self.records if record.subset not in {"all", *tests}))
 
     def curve(self, name: str, label: str, *, recalibration: str | None = None, subset: str = "all") -> pd.DataFrame:
         """The rows of one curve, in their order; empty when it was not computed."""
@@ -88,10 +120,26 @@ class Results:
         if table.empty:
             return table
         keep = (table["curve"] == name) & (table["label"] == label)
-        for column, value in (("part", self.part), ("level", self.level), ("subset", subset), ("recalibration", recalibration or self.recalibration)):
+        for column, value in (
+            ("part", self.part),
+            ("level", self.level),
+            ("subset", subset),
+            ("recalibration", recalibration or self.recalibration),
+        ):
             if column in table:
                 keep &= table[column].fillna(value) == value
         return table[keep].reset_index(drop=True)
+
+    def distribution(self, label: str, *, recalibration: str | None = None) -> Distribution | None:
+        """How the probabilities are spread within each class; None when it was not computed."""
+        sides = [self.curve(f"distribution_{side}", label, recalibration=recalibration) for side in ("negative", "positive")]
+        known = [side for side in sides if not side.empty]
+        if not known:
+            return None
+        edges = np.append(known[0]["low"].to_numpy(dtype=float), known[0]["high"].iloc[-1])
+        empty = np.zeros(len(edges) - 1)
+        negatives, positives = (empty if side.empty else side["n"].to_numpy(dtype=float) for side in sides)
+        return Distribution(edges, negatives, positives)
 
     def first(self, label: str) -> Record | None:
         """A record of this label that carries the counts: n, n_positive, n_patients."""
@@ -110,11 +158,8 @@ def _same_threshold(value: float | None, wanted: object) -> bool:
     return isinstance(wanted, int | float) and abs(value - float(wanted)) < 1e-9
 
 
-def _rank(record: Record) -> tuple[bool, bool, bool, int]:
-    clustered = "cluster" in record.method or record.method == "obuchowski"
-    repeated = 0 < record.n_patients < record.n
-    place = PREFERRED_METHODS.index(record.method) if record.method in PREFERRED_METHODS else len(PREFERRED_METHODS)
-    return (not is_known(record.value), not is_known(record.low), clustered != repeated, place)
+def _lacks(record: Record) -> tuple[bool, bool, bool]:
+    return (not is_known(record.value), record.method.startswith(RESTATED), not is_known(record.low))
 
 
 def thin(frame: pd.DataFrame, n_points: int = 500) -> pd.DataFrame:

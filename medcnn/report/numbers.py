@@ -49,6 +49,12 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric("Accuracy", 1, percent=True),
     "balanced_accuracy": Metric("Balanced accuracy", 1, percent=True),
     "f1": Metric("F1"),
+    "ece_noise_floor": Metric("ECE of a calibrated model (noise floor)"),
+    "true_positives": Metric("True positives", 0),
+    "false_positives": Metric("False positives", 0),
+    "false_negatives": Metric("False negatives", 0),
+    "true_negatives": Metric("True negatives", 0),
+    "heterogeneity_auroc": Metric("Heterogeneity of the AUROC"),
     "mcc": Metric("MCC"),
     "kappa": Metric("Cohen’s kappa"),
     "net_benefit": Metric("Net benefit"),
@@ -65,7 +71,22 @@ METHODS: dict[str, str] = {
     "wilson": "Wilson",
     "wilson_clustered": "Wilson, patients as clusters",
     "cluster_robust": "cluster-robust over patients",
-    "mcclish": "McClish",
+    "logit_obuchowski": "Obuchowski on the logit scale",
+    "log": "log method",
+    "log_clustered": "log method, patients as clusters",
+    "log_wald": "Wald on the log scale",
+    "restated_logit": "restated to the given prevalence, logit method",
+    "restated_logit_clustered": "restated to the given prevalence, logit method, patients as clusters",
+    "linearised": "linearised",
+    "mcclish": "McClish-corrected",
+    "mcclish_bootstrap": "McClish-corrected, bootstrap",
+    "top_label": "top label",
+    "count": "",
+    "simulation": "simulation",
+    "cochran_q": "Cochran’s Q",
+    "mcnemar": "McNemar",
+    "mcnemar_exact": "McNemar, exact",
+    "mcnemar_mid_p": "McNemar, mid-p",
     "profile": "profile likelihood",
     "wald": "Wald",
 }
@@ -78,6 +99,8 @@ def metric_title(name: str) -> str:
 
 def method_title(name: str) -> str:
     """The interval's method in words."""
+    if name.endswith("_non_inferiority"):
+        return f"non-inferiority, {method_title(name.removesuffix('_non_inferiority'))}"
     return METHODS.get(name, name.replace("_", " "))
 
 
@@ -164,10 +187,7 @@ def threshold(value: float | None) -> str:
         return "–"
     if value > 1:
         return "above 1"
-    if value >= 0.1 or value == 0:
-        text = f"{value:.3f}"
-    else:
-        text = f"{value:.3g}"
+    text = f"{value:.3f}" if value >= 0.1 or value == 0 else f"{value:.3g}"
     return text.rstrip("0").rstrip(".") if "e" not in text and "." in text else text
 
 

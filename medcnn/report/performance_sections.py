@@ -3,11 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from medcnn.report.blocks import Facts, Figure, Figures, Heading, Panels, Section, Table, Text
+from medcnn.report.blocks import Facts, Figure, Figures, Heading, Panels, Row, Section, Table, Text
 from medcnn.report.charts import calibration_chart, distribution_chart, precision_recall_chart, roc_chart
-from medcnn.report.counts import probability_bins
 from medcnn.report.diagrams import ForestRow, forest_chart
 from medcnn.report.lookup import Results
 from medcnn.report.numbers import count, estimate, fixed, is_known, metric_title, plural, threshold
@@ -16,7 +13,19 @@ from medcnn.report.tabulate import cell, overview, record_table
 from medcnn.report.words import calibration_verdict, discrimination_sentence, recalibration_name
 
 DISCRIMINATION = ("auroc", "partial_auroc", "average_precision", "hand_till_m")
-CALIBRATION = ("calibration_intercept", "calibration_slope", "oe_ratio", "ici", "e50", "e90", "emax", "eci", "ece", "smooth_ece")
+CALIBRATION = (
+    "calibration_intercept",
+    "calibration_slope",
+    "oe_ratio",
+    "ici",
+    "e50",
+    "e90",
+    "emax",
+    "eci",
+    "ece",
+    "ece_noise_floor",
+    "smooth_ece",
+)
 OVERALL = ("brier", "scaled_brier", "log_loss")
 FEW_CURVES = 6
 
@@ -53,17 +62,32 @@ def operating_points(reading: Reading, label: str) -> dict[str, tuple[float, flo
 def discrimination_section(reading: Reading) -> Section:
     """5: ROC curves, AUROC by every method; average precision as secondary."""
     results = reading.results
-    note = "Average precision is the step sum over recall, without interpolation; its baseline is the prevalence." if results.find("average_precision") else ""
+    note = (
+        "Average precision is the step sum over recall, without interpolation; its baseline is the prevalence."
+        if results.find("average_precision")
+        else ""
+    )
     if len(results.labels) == 1:
-        return Section("discrimination", "Discrimination", _discrimination(reading, results.labels[0], note), discrimination_sentence(results, results.labels[0]))
+        return Section(
+            "discrimination",
+            "Discrimination",
+            _discrimination(reading, results.labels[0], note),
+            discrimination_sentence(results, results.labels[0]),
+        )
     blocks = listed(overview(results, DISCRIMINATION, "Discrimination by label", note=note), _all_roc(results))
-    averages = record_table(results, DISCRIMINATION, results.averages, "Averages over the labels, by every method") if results.averages else None
+    averages = (
+        record_table(results, DISCRIMINATION, results.averages, "Averages over the labels, by every method") if results.averages else None
+    )
     blocks += listed(averages) + per_label(reading, lambda label: _discrimination(reading, label, ""))
     return Section("discrimination", "Discrimination", blocks, _averages_lead(reading))
 
 
 def _all_roc(results: Results) -> Figures | None:
-    chart = roc_chart({label: results.curve("roc", label) for label in results.labels}, name="all labels", id_words=["all"]) if len(results.labels) <= FEW_CURVES else None
+    chart = (
+        roc_chart({label: results.curve("roc", label) for label in results.labels}, name="all labels", id_words=["all"])
+        if len(results.labels) <= FEW_CURVES
+        else None
+    )
     forest = label_forest(results)
     return Figures(listed(chart, forest)) if chart or forest else None
 
@@ -73,9 +97,20 @@ def label_forest(results: Results, *, id: str = "forest-labels") -> Figure | Non
     found = [(label, record) for label in [*results.averages[:1], *results.labels] if (record := results.best("auroc", label)) is not None]
     if len(found) < 2:
         return None
-    rows = [ForestRow(label, (count(record.n), count(record.n_positive)), record.value, record.low, record.high, estimate(record)) for label, record in found]
+    rows = [
+        ForestRow(label, (count(record.n), count(record.n_positive)), record.value, record.low, record.high, estimate(record))
+        for label, record in found
+    ]
     average = results.best("auroc", results.averages[0]) if results.averages else None
-    return forest_chart(rows, id=id, title="AUROC by label", axis_title="AUROC", columns=("n", "Events"), reference=average.value if average else None, first="Label")
+    return forest_chart(
+        rows,
+        id=id,
+        title="AUROC by label",
+        axis_title="AUROC",
+        columns=("n", "Events"),
+        reference=average.value if average else None,
+        first="Label",
+    )
 
 
 def _averages_lead(reading: Reading) -> str:
@@ -89,7 +124,9 @@ def _discrimination(reading: Reading, label: str, note: str) -> list[Any]:
     results = reading.results
     charts = listed(
         roc_chart({label: results.curve("roc", label)}, name=label, id_words=[label], points=operating_points(reading, label)),
-        precision_recall_chart(results.curve("precision_recall", label), name=label, id_words=[label], prevalence=reading.prevalence(label)),
+        precision_recall_chart(
+            results.curve("precision_recall", label), name=label, id_words=[label], prevalence=reading.prevalence(label)
+        ),
     )
     table = record_table(results, DISCRIMINATION, [label], "Discrimination, by every method", note=note)
     return listed(Figures(charts) if charts else None, table)
@@ -103,7 +140,7 @@ def calibration_section(reading: Reading) -> Section:
     results = reading.results
     note = "Intercept: slope fixed at 1 (calibration in the large), ideal 0. Slope and O:E: ideal 1. ICI, E50, E90, Emax, ECI and ECE: ideal 0; the ECE depends on its bins."
     lead = calibration_verdict(results, results.labels[0])[1] if len(results.labels) == 1 else ""
-    table = overview(results, CALIBRATION[:4] + ("ece",), "Calibration by label", note=note) if len(results.labels) > 1 else None
+    table = overview(results, (*CALIBRATION[:4], "ece"), "Calibration by label", note=note) if len(results.labels) > 1 else None
     blocks = listed(table) + per_label(reading, lambda label: _calibration(reading, label, "" if table else note))
     if len(results.recalibrations) > 1:
         blocks += [Heading("Before and after recalibration"), *_recalibration_facts(reading), _before_after(results)]
@@ -112,11 +149,17 @@ def calibration_section(reading: Reading) -> Section:
 
 def _calibration(reading: Reading, label: str, note: str) -> list[Any]:
     results = reading.results
-    units = reading.labelled(label)
-    after = calibration_chart(results, label, name=label, id_words=[label], p=units[1] if units else None)
+    after = calibration_chart(results, label, name=label, id_words=[label], spread=reading.distribution(label))
     before = None
     if results.recalibration != "none" and "none" in results.recalibrations:
-        before = calibration_chart(results, label, name=f"{label}, before recalibration", id_words=[label, "before"], recalibration="none")
+        before = calibration_chart(
+            results,
+            label,
+            name=f"{label}, before recalibration",
+            id_words=[label, "before"],
+            recalibration="none",
+            spread=reading.distribution(label, recalibration="none"),
+        )
     sentence = None if len(results.labels) == 1 else Text(calibration_verdict(results, label)[1])
     charts = listed(after, before)
     table = record_table(results, CALIBRATION, [label], "Calibration measures", note=note)
@@ -142,7 +185,7 @@ def _before_after(results: Results) -> Table:
     metrics = [metric for metric in ("brier", "log_loss", *CALIBRATION) if results.find(metric)]
     kinds = sorted(results.recalibrations, key=lambda kind: kind != "none")
     shift = 1 if len(results.labels) > 1 else 0
-    rows = []
+    rows: list[Row] = []
     for label in results.labels:
         for metric in metrics:
             found = [results.best(metric, label, recalibration=kind) for kind in kinds]
@@ -175,11 +218,8 @@ def _overall(reading: Reading, label: str, note: str) -> list[Any]:
 
 def label_distribution(reading: Reading, label: str, *, words: Sequence[str] = ()) -> Figure | None:
     """The predicted probability by class, with the label's first threshold marked."""
-    units = reading.labelled(label)
-    if units is None or not units[0].size:
+    spread = reading.distribution(label)
+    if spread is None:
         return None
-    edges, negatives, positives = probability_bins(*units)
     marks = {f"threshold {threshold(value)}": min(value, 1.0) for value in reading.results.thresholds(label)[:1]}
-    return distribution_chart(edges, np.asarray(negatives), np.asarray(positives), name=label, id_words=[label, *words], marks=marks)
-
-
+    return distribution_chart(spread, name=label, id_words=[label, *words], marks=marks)

@@ -2,7 +2,21 @@
 
 from medcnn.report.blocks import Editable
 from medcnn.report.lookup import Results
-from medcnn.report.numbers import compact, count, estimate, interval, is_known, join_words, method_title, metric_title, metric_value, percent, plural, share, threshold
+from medcnn.report.numbers import (
+    compact,
+    count,
+    estimate,
+    interval,
+    is_known,
+    join_words,
+    method_title,
+    metric_title,
+    metric_value,
+    percent,
+    plural,
+    share,
+    threshold,
+)
 from medcnn.report.reading import Reading
 from medcnn.report.words import calibration_verdict, part_name, recalibration_name
 from medcnn.tables import Record
@@ -32,7 +46,9 @@ def _model_sentences(reading: Reading) -> list[str]:
     size = compact(facts.model.get("n_parameters"))
     weights = str(facts.model.get("weights", ""))
     start = f", started from {weights}," if weights else ""
-    sentences = [f"We trained {name}{f' ({size} parameters)' if size != '–' else ''}{start} to give a probability of {join_words(reading.results.labels[:MANY_LABELS])}."]
+    sentences = [
+        f"We trained {name}{f' ({size} parameters)' if size != '–' else ''}{start} to give a probability of {join_words(reading.results.labels[:MANY_LABELS])}."
+    ]
     if plan is not None:
         training, image = plan.training, plan.image
         sentences.append(
@@ -41,7 +57,9 @@ def _model_sentences(reading: Reading) -> list[str]:
         )
         if training.imbalance != "none":
             words = {"loss_weights": "weights in the loss", "oversample": "oversampling"}[training.imbalance]
-            sentences.append(f"Class imbalance was met with {words}; probabilities were shifted back to the training prevalence afterwards.")
+            sentences.append(
+                f"Class imbalance was met with {words}; probabilities were shifted back to the training prevalence afterwards."
+            )
     return sentences
 
 
@@ -49,7 +67,11 @@ def _split_sentences(reading: Reading) -> list[str]:
     plan, config = reading.facts.plan, reading.facts.config
     sentences = []
     if plan is not None:
-        how = {"given": "The given split was used", "holdout": "Patients were dealt at random, stratified by label", "kfold": f"Patients were dealt to {plan.split.n_folds} folds, stratified by label"}
+        how = {
+            "given": "The given split was used",
+            "holdout": "Patients were dealt at random, stratified by label",
+            "kfold": f"Patients were dealt to {plan.split.n_folds} folds, stratified by label",
+        }
         sentences.append(f"{how[plan.split.scheme]}; all images of a patient stayed in one part.")
     kind = reading.results.recalibration
     if kind != "none":
@@ -58,9 +80,15 @@ def _split_sentences(reading: Reading) -> list[str]:
     rules = list(dict.fromkeys(point.rule for point in reading.facts.thresholds))
     if rules:
         where = list(dict.fromkeys(point.chosen_on for point in reading.facts.thresholds if point.chosen_on))
-        sentences.append(f"Thresholds were set by {join_words(rules)}" + (f" on {join_words(where)}" if where else "") + " before the test part was opened.")
+        sentences.append(
+            f"Thresholds were set by {join_words(rules)}"
+            + (f" on {join_words(where)}" if where else "")
+            + " before the test part was opened."
+        )
     if config is not None and reading.results.level != "image":
-        sentences.append(f"The unit of evaluation was the {reading.results.level}, whose probability was the {config.evaluation.aggregation.replace('_', '-')} of its images’.")
+        sentences.append(
+            f"The unit of evaluation was the {reading.results.level}, whose probability was the {config.evaluation.aggregation.replace('_', '-')} of its images’."
+        )
     return sentences
 
 
@@ -68,7 +96,9 @@ def _measure_sentences(reading: Reading) -> list[str]:
     results = reading.results
     named = []
     for metric in ("auroc", "brier", "calibration_intercept", "calibration_slope", "oe_ratio", "sensitivity", "net_benefit"):
-        record = next((record for label in [*results.labels, *results.averages] if (record := results.best(metric, label)) is not None), None)
+        record = next(
+            (record for label in [*results.labels, *results.averages] if (record := results.best(metric, label)) is not None), None
+        )
         if record is None:
             continue
         title = MEASURE_WORDS.get(metric, metric_title(metric))
@@ -103,8 +133,12 @@ def _tested_sentence(reading: Reading) -> str:
         return ""
     several = {"image": "images", "study": "studies", "patient": "patients"}[results.level]
     patients = f" of {plural(record.n_patients, 'patient')}" if record.n_patients and results.level != "patient" else ""
-    events = f", {share(record.n_positive, record.n)} with {results.labels[0]}" if len(results.labels) == 1 and record.n_positive is not None else ""
-    return f"The {part_name(results.part, external=reading.facts.external)} part held {plural(record.n, results.level, several)}{patients}{events}."
+    events = (
+        f", {share(record.n_positive, record.n)} with {results.labels[0]}"
+        if len(results.labels) == 1 and record.n_positive is not None
+        else ""
+    )
+    return f"The {part_name(results.part, external=reading.facts.tested_elsewhere)} part held {plural(record.n, results.level, several)}{patients}{events}."
 
 
 def _label_sentences(reading: Reading, label: str) -> list[str]:
@@ -128,7 +162,12 @@ def _ci(record: Record) -> str:
 
 
 def _past(text: str) -> str:
-    for now, then in (("Probabilities are", "Probabilities were"), ("They are", "They were"), ("agree within", "agreed within"), ("spread shows", "spread showed")):
+    for now, then in (
+        ("Probabilities are", "Probabilities were"),
+        ("They are", "They were"),
+        ("agree within", "agreed within"),
+        ("spread shows", "spread showed"),
+    ):
         text = text.replace(now, then)
     return text
 

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from medcnn.evaluation.levels import UnitTable, at_level
-from medcnn.report.counts import ThresholdCounts, count_thresholds
+from medcnn.report.counts import ThresholdCounts, count_thresholds, probability_bins
 from medcnn.report.facts import RunFacts
-from medcnn.report.lookup import Results
+from medcnn.report.lookup import Distribution, Results
 from medcnn.tables import Task, infer_task, label_matrix, label_names
 
+COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
 FINE_STEPS, COARSE_STEPS, MANY_LABELS = 1000, 100, 30
 
 
@@ -26,7 +27,9 @@ class Reading:
     def thresholds(self) -> dict[str, list[float]]:
         """Thresholds of each label: those with records, else those of the operating points."""
         stated = {label: self.results.thresholds(label) for label in self.results.labels}
-        return {label: found or [point.threshold for point in self.facts.thresholds if point.label == label] for label, found in stated.items()}
+        return {
+            label: found or [point.threshold for point in self.facts.thresholds if point.label == label] for label, found in stated.items()
+        }
 
     @cached_property
     def rows(self) -> pd.DataFrame | None:
@@ -62,7 +65,9 @@ class Reading:
             return {}
         n_steps = FINE_STEPS if len(self.units.labels) <= MANY_LABELS else COARSE_STEPS
         return {
-            label: count_thresholds(self.units.y[:, k], self.units.p[:, k], label=label, extra=self.thresholds.get(label, ()), n_steps=n_steps)
+            label: count_thresholds(
+                self.units.y[:, k], self.units.p[:, k], label=label, extra=self.thresholds.get(label, ()), n_steps=n_steps
+            )
             for k, label in enumerate(self.units.labels)
         }
 
@@ -74,11 +79,31 @@ class Reading:
         known = ~np.isnan(self.units.y[:, k])
         return self.units.y[known, k], self.units.p[known, k]
 
+    def cells(self, label: str, threshold: float) -> tuple[int, int, int, int] | None:
+        """True positives, false positives, false negatives, true negatives at a threshold; None when unknown.
+
+        Of the records when they have them: with cross-validation a threshold may differ by fold, and stands for its mean.
+        """
+        found = [self.results.best(metric, label, threshold=threshold) for metric in COUNTS]
+        if all(record is not None and record.value is not None for record in found):
+            tp, fp, fn, tn = (round(record.value or 0) for record in found if record is not None)
+            return tp, fp, fn, tn
+        return self.counts[label].at(threshold) if label in self.counts else None
+
+    def distribution(self, label: str, *, recalibration: str | None = None) -> Distribution | None:
+        """How the probabilities are spread within each class: of the curves, else of the predictions; None when unknown."""
+        known = self.results.distribution(label, recalibration=recalibration)
+        units = self.labelled(label) if recalibration in {None, self.results.recalibration} else None
+        if known is not None or units is None or not units[0].size:
+            return known
+        return Distribution(*probability_bins(*units))
+
     def fractions(self, label: str, threshold: float) -> dict[str, tuple[int, int]]:
         """Numerator and denominator of each proportion at a threshold; empty when counts are unknown."""
-        if label not in self.counts:
+        cells = self.cells(label, threshold)
+        if cells is None:
             return {}
-        tp, fp, fn, tn = self.counts[label].at(threshold)
+        tp, fp, fn, tn = cells
         return {"sensitivity": (tp, tp + fn), "specificity": (tn, tn + fp), "ppv": (tp, tp + fp), "npv": (tn, tn + fn)}
 
     def rule(self, label: str, threshold: float) -> str:

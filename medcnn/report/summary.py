@@ -12,7 +12,6 @@ from medcnn.report.tabulate import overview
 from medcnn.report.words import Caution, calibration_verdict, cautions, discrimination_sentence, part_name, tested
 from medcnn.tables import Record
 
-
 MOST_CAUTIONS = 7
 
 
@@ -37,7 +36,8 @@ class Summary:
     tables: Sequence[Table]
     figures: Sequence[Figure]
     cautions: Sequence[Caution]
-    n_more: int
+    n_more: int = 0
+    claims: Sequence[str] = ()
 
 
 def summarise(reading: Reading, figures: Sequence[Figure]) -> Summary:
@@ -48,7 +48,9 @@ def summarise(reading: Reading, figures: Sequence[Figure]) -> Summary:
     tiles += _point_tiles(reading, label) if len(results.labels) == 1 else []
     table = label_table(results) if len(results.labels) > 1 else None
     found = cautions(facts, results)
-    return Summary(lead(facts, results), tiles, [table] if table else [], figures, found[:MOST_CAUTIONS], max(len(found) - MOST_CAUTIONS, 0))
+    return Summary(
+        lead(facts, results), tiles, [table] if table else [], figures, found[:MOST_CAUTIONS], max(len(found) - MOST_CAUTIONS, 0)
+    )
 
 
 def lead(facts: RunFacts, results: Results) -> str:
@@ -56,8 +58,8 @@ def lead(facts: RunFacts, results: Results) -> str:
     model = str(facts.model.get("name", "")) or (facts.plan.model.name if facts.plan else "")
     subject = f"The model {model}" if model else f"The model of {facts.name}"
     finding = f"for {results.labels[0]}" if len(results.labels) == 1 else f"for {len(results.labels)} labels"
-    where = part_name(results.part, external=facts.external)
-    return f"{subject} gives a probability {finding}. It was evaluated on the {where} part: {tested(results, facts)}."
+    where = part_name(results.part, external=facts.tested_elsewhere)
+    return f"{subject} gives a probability {finding}. It was evaluated on the {where} part: {tested(results)}."
 
 
 def _auroc_tile(results: Results, label: str) -> Tile:
@@ -67,7 +69,9 @@ def _auroc_tile(results: Results, label: str) -> Tile:
         return Tile(title, NOT_ESTIMABLE, "", record.note if record else "", "#discrimination", small=True)
     limits = interval("auroc", record.low, record.high)
     method = f"95% interval: {method_title(record.method)}. " if limits and record.method else ""
-    detail = discrimination_sentence(results, label) if label in results.labels else f"{len(results.labels)} labels; each is in the table below."
+    detail = (
+        discrimination_sentence(results, label) if label in results.labels else f"{len(results.labels)} labels; each is in the table below."
+    )
     return Tile(title, metric_value("auroc", record.value), limits, method + detail, "#discrimination")
 
 
@@ -77,7 +81,14 @@ def _calibration_tile(results: Results, label: str) -> Tile:
         return Tile("Calibration", word, "", sentence, "#calibration", small=True)
     verdicts = {name: calibration_verdict(results, name)[0] for name in results.labels}
     fine = [name for name, verdict in verdicts.items() if verdict == "No departure shown"]
-    return Tile("Calibration", f"No departure shown in {len(fine)} of {len(verdicts)} labels", "", "from ideal calibration, within the uncertainty. The table has each label’s slope and O:E.", "#calibration", small=True)
+    return Tile(
+        "Calibration",
+        f"No departure shown in {len(fine)} of {len(verdicts)} labels",
+        "",
+        "from ideal calibration, within the uncertainty. The table has each label’s slope and O:E.",
+        "#calibration",
+        small=True,
+    )
 
 
 def _point_tiles(reading: Reading, label: str) -> list[Tile]:
@@ -103,7 +114,9 @@ def _point_tiles(reading: Reading, label: str) -> list[Tile]:
 def _rate_tile(record: Record, title: str, words: str) -> Tile:
     if not is_known(record.value):
         return Tile(title, NOT_ESTIMABLE, "", record.note, "#classification", small=True)
-    return Tile(title, metric_value(record.metric, record.value), interval(record.metric, record.low, record.high), words, "#classification")
+    return Tile(
+        title, metric_value(record.metric, record.value), interval(record.metric, record.low, record.high), words, "#classification"
+    )
 
 
 def label_table(results: Results) -> Table | None:

@@ -20,6 +20,9 @@ INK, MUTED, GRID = "#1d2733", "#5a6675", "#e2e6eb"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 
 
+Key = tuple[str, int | str, str]  # of the legend: name, number of the series (or dash of a reference line), kind of mark
+
+
 @dataclass(frozen=True)
 class Axis:
     """One axis: its range, where ticks stand, what it measures, and how its ticks are written (share: percent without sign of direction)."""
@@ -77,7 +80,7 @@ class Canvas:
     height: int = 340
     margin: tuple[int, int, int, int] = (14, 14, 46, 54)
     parts: list[str] = field(default_factory=list)
-    keys: list[tuple[str, int, str]] = field(default_factory=list)
+    keys: list[Key] = field(default_factory=list)
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -95,7 +98,9 @@ class Canvas:
         _, top, _, height = self.box
         return top + height * (1 - self.y.place(np.asarray(values, dtype=float)))
 
-    def line(self, x: np.ndarray, y: np.ndarray, name: str, *, series: int = 0, hover: bool = True, thresholds: np.ndarray | None = None) -> None:
+    def line(
+        self, x: np.ndarray, y: np.ndarray, name: str, *, series: int = 0, hover: bool = True, thresholds: np.ndarray | None = None
+    ) -> None:
         """A curve; gaps (NaN) break it. thresholds: shown with each point when hovered."""
         dash = f' stroke-dasharray="{DASHES[series % len(DASHES)]}"' if series % len(DASHES) else ""
         data = f' data-name="{escape(name)}"' if hover else ""
@@ -108,8 +113,10 @@ class Canvas:
         )
         self.keys.append((name, series, "line"))
 
-    def reference(self, x: Sequence[float], y: Sequence[float], name: str = "", dash: str = "4 4") -> None:
-        """A quiet line to compare with: chance, ideal, zero."""
+    def reference(self, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, name: str = "", dash: str = "4 4") -> None:
+        """A quiet line to compare with: chance, ideal, zero; in the legend and hovered when it has a name."""
+        if name:
+            self.keys.append((name, dash, "ref"))
         pixels = " ".join(f"{a:.2f},{b:.2f}" for a, b in zip(self.px(x), self.py(y), strict=True))
         data = f' data-name="{escape(name)}"' if name else ""
         self.parts.append(
@@ -145,7 +152,9 @@ class Canvas:
         lows, highs = self.py(np.clip(low, self.y.low, self.y.high)), self.py(np.clip(high, self.y.low, self.y.high))
         for a, b, c in zip(self.px(x), lows, highs, strict=True):
             if np.isfinite([a, b, c]).all():
-                self.parts.append(f'<line class="s{colour}" x1="{a:.1f}" x2="{a:.1f}" y1="{b:.1f}" y2="{c:.1f}" stroke="{COLOURS[colour]}"/>')
+                self.parts.append(
+                    f'<line class="s{colour}" x1="{a:.1f}" x2="{a:.1f}" y1="{b:.1f}" y2="{c:.1f}" stroke="{COLOURS[colour]}"/>'
+                )
 
     def bars(self, left: np.ndarray, right: np.ndarray, value: np.ndarray, *, series: int = 0, name: str = "", base: float = 0.0) -> None:
         """Histogram bars from `base` to value."""
@@ -173,7 +182,9 @@ class Canvas:
     def text(self, x: float, y: float, text: str, *, anchor: str = "start", size: int = 11, shift: tuple[float, float] = (0, 0)) -> None:
         """A word at data coordinates."""
         a, b = float(self.px([x])[0]) + shift[0], float(self.py([y])[0]) + shift[1]
-        self.parts.append(f'<text class="quiet" x="{a:.1f}" y="{b:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{MUTED}">{escape(text)}</text>')
+        self.parts.append(
+            f'<text class="quiet" x="{a:.1f}" y="{b:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{MUTED}">{escape(text)}</text>'
+        )
 
     def render(self, *, legend: str = "top") -> Markup:
         """The SVG. legend: top (a row above the plot, kept free when there is one series, so that neighbours align) or none."""
@@ -200,14 +211,20 @@ class Canvas:
         for tick in self.y.ticks:
             at = float(self.py([tick])[0])
             lines.append(f'<line class="grid" x1="{left}" x2="{left + width}" y1="{at:.1f}" y2="{at:.1f}" stroke="{GRID}"/>')
-            lines.append(f'<text class="tick" x="{left - 7}" y="{at + 4:.1f}" text-anchor="end" font-size="11" fill="{MUTED}">{self.y.label(tick)}</text>')
+            lines.append(
+                f'<text class="tick" x="{left - 7}" y="{at + 4:.1f}" text-anchor="end" font-size="11" fill="{MUTED}">{self.y.label(tick)}</text>'
+            )
         for tick in self.x.ticks:
             at = float(self.px([tick])[0])
             lines.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{bottom}" y2="{bottom + 4}" stroke="{MUTED}"/>')
-            lines.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 17}" text-anchor="middle" font-size="11" fill="{MUTED}">{self.x.label(tick)}</text>')
+            lines.append(
+                f'<text class="tick" x="{at:.1f}" y="{bottom + 17}" text-anchor="middle" font-size="11" fill="{MUTED}">{self.x.label(tick)}</text>'
+            )
         lines.append(f'<line class="axis" x1="{left}" x2="{left + width}" y1="{bottom}" y2="{bottom}" stroke="{MUTED}"/>')
         middle = left + width / 2
-        lines.append(f'<text class="name" x="{middle:.0f}" y="{bottom + 36}" text-anchor="middle" font-size="12" fill="{INK}">{escape(self.x.title)}</text>')
+        lines.append(
+            f'<text class="name" x="{middle:.0f}" y="{bottom + 36}" text-anchor="middle" font-size="12" fill="{INK}">{escape(self.x.title)}</text>'
+        )
         centre = top + height / 2
         lines.append(
             f'<text class="name" transform="translate(13,{centre:.0f}) rotate(-90)" text-anchor="middle" font-size="12" fill="{INK}">{escape(self.y.title)}</text>'
@@ -215,7 +232,7 @@ class Canvas:
         return lines
 
 
-def legend_rows(keys: Sequence[tuple[str, int, str]], left: float, right: float) -> tuple[str, int]:
+def legend_rows(keys: Sequence[Key], left: float, right: float) -> tuple[str, int]:
     """The legend as SVG, flowing over as many rows as it needs, and its height in pixels."""
     marks, x, y = [], left, 0.0
     row_height = 18
@@ -223,7 +240,9 @@ def legend_rows(keys: Sequence[tuple[str, int, str]], left: float, right: float)
         width = 44 + 6.6 * len(name)
         if x > left and x + width > right:
             x, y = left, y + row_height
-        marks.append(f'<g transform="translate({x:.0f},{y:.0f})">{_key(series, kind)}<text class="name" x="28" y="12" font-size="11.5" fill="{INK}">{escape(name)}</text></g>')
+        marks.append(
+            f'<g transform="translate({x:.0f},{y:.0f})">{_key(series, kind)}<text class="name" x="28" y="12" font-size="11.5" fill="{INK}">{escape(name)}</text></g>'
+        )
         x += width
     height = int(y) + row_height + 4
     return "".join(marks), height
@@ -239,7 +258,9 @@ def frame(lines: Sequence[str], view: tuple[float, float, float, float], title: 
     )
 
 
-def _key(series: int, kind: str) -> str:
+def _key(series: int | str, kind: str) -> str:
+    if isinstance(series, str):
+        return f'<line class="ref" x1="0" x2="22" y1="8" y2="8" stroke="{MUTED}" stroke-dasharray="{series}"/>'
     colour = series % len(COLOURS)
     if kind == "dot":
         return f'<circle class="p{colour}" cx="11" cy="8" r="4" fill="{COLOURS[colour]}"/>'

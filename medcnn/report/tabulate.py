@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from medcnn.report.blocks import Cell, Table
+from medcnn.report.blocks import Cell, Row, Table
 from medcnn.report.lookup import Results
 from medcnn.report.numbers import NOT_ESTIMABLE, count, interval, is_known, method_title, metric_title, metric_value, threshold
 from medcnn.tables import Record
@@ -33,8 +33,15 @@ def record_table(
     if not records:
         return None
     shift = 1 if len(labels) > 1 else 0
-    rows = [
-        [*([record.label] if shift else []), _titled(record), metric_value(record.metric, record.value), _limits(record), Cell(method_title(record.method) or "–", record.note), size(record)]
+    rows: list[Row] = [
+        [
+            *([record.label] if shift else []),
+            _titled(record),
+            metric_value(record.metric, record.value),
+            _limits(record),
+            Cell(method_title(record.method) or "–", record.note),
+            size(record),
+        ]
         for record in records
     ]
     columns = [*(["Label"] if shift else []), "Measure", "Value", "95% interval", "Method", "Events/n"]
@@ -63,13 +70,20 @@ def overview(results: Results, metrics: Sequence[str], caption: str, *, at_thres
         return results.best(metric, label, threshold=points[label][0]) if points[label] else None
 
     shown = [metric for metric in metrics if any(best(metric, label) for label in labels)]
-    rows: list[list[str | Cell]] = []
+    rows: list[Row] = []
     for label in labels:
         found = [best(metric, label) for metric in shown]
         if not any(found):
             continue
         first = [threshold(points[label][0]) if points[label] else "–"] if at_threshold else []
-        rows.append([label, size(results.first(label)) if label in results.labels else "", *first, *(cell(record) if record or label in results.labels else "" for record in found)])
+        rows.append(
+            [
+                label,
+                size(results.first(label)) if label in results.labels else "",
+                *first,
+                *(cell(record) if record or label in results.labels else "" for record in found),
+            ]
+        )
     if not shown:
         return None
     columns = ["Label", "Events/n", *(["Threshold"] if at_threshold else []), *(metric_title(metric) for metric in shown)]

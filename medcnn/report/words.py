@@ -9,7 +9,7 @@ from medcnn.report.lookup import Results
 from medcnn.report.numbers import NOT_ESTIMABLE, count, estimate, fixed, is_known, join_words, plural, share
 from medcnn.tables import Record, label_names
 
-PART_NAMES = {"train": "training", "val": "tuning", "test": "internal test"}
+PART_NAMES = {"train": "training", "val": "tuning"}
 RECALIBRATIONS = {
     "none": "as the model gave them",
     "temperature": "temperature scaling",
@@ -30,9 +30,11 @@ class Caution:
     text: str
 
 
-def part_name(part: str, *, external: bool = False) -> str:
-    """train -> training; val -> tuning; test -> internal (or external) test."""
-    return "external test" if part == "test" and external else PART_NAMES.get(part, part)
+def part_name(part: str, *, external: bool | None = None) -> str:
+    """train -> training; val -> tuning; test -> internal test, external test, or test when it is unknown which."""
+    if part == "test" and external is not None:
+        return "external test" if external else "internal test"
+    return PART_NAMES.get(part, part)
 
 
 def recalibration_name(kind: str) -> str:
@@ -77,7 +79,9 @@ def calibration_verdict(results: Results, label: str) -> tuple[str, str]:
     }
     words = [{1: "too low", -1: "too high"}.get(level or 0, ""), {1: "too moderate", -1: "too extreme"}.get(spread or 0, "")]
     said = [word for word in words if word]
-    return (join_words(said).capitalize() if said else "No departure shown"), " ".join(part for part in (sentences[level], tilt[spread]) if part)
+    return (join_words(said).capitalize() if said else "No departure shown"), " ".join(
+        part for part in (sentences[level], tilt[spread]) if part
+    )
 
 
 def discrimination_sentence(results: Results, label: str) -> str:
@@ -86,21 +90,21 @@ def discrimination_sentence(results: Results, label: str) -> str:
     if record is None or not is_known(record.value):
         return "The AUROC is not estimable" + (f": {record.note}." if record is not None and record.note else ".")
     value = record.value if record.value is not None else 0.0
-    if label in ("macro", "weighted", "micro"):
+    if label in results.averages:
         return f"The {label} average of the labels’ AUROCs is {estimate(record)}."
-    return (
-        f"In {fixed(100 * value, 0)} of 100 pairs of one image with and one without the finding, the model gives the higher probability to the one with it."
-    )
+    return f"In {fixed(100 * value, 0)} of 100 pairs of one image with and one without the finding, the model gives the higher probability to the one with it."
 
 
-def tested(results: Results, facts: RunFacts) -> str:
+def tested(results: Results) -> str:
     """Who was tested: images, patients, events."""
     record = results.first(results.headline if results.headline in results.labels else (results.labels[0] if results.labels else ""))
     if record is None:
         return ""
     units = {"image": "image", "study": "study", "patient": "patient"}[results.level]
     several = "studies" if units == "study" else ""
-    text = f"{plural(record.n, units, several)}" + (f" of {plural(record.n_patients, 'patient')}" if record.n_patients and units != "patient" else "")
+    text = f"{plural(record.n, units, several)}" + (
+        f" of {plural(record.n_patients, 'patient')}" if record.n_patients and units != "patient" else ""
+    )
     if len(results.labels) == 1 and record.n_positive is not None:
         text += f", {share(record.n_positive, record.n)} with {results.labels[0]}"
     return text
@@ -108,7 +112,13 @@ def tested(results: Results, facts: RunFacts) -> str:
 
 def cautions(facts: RunFacts, results: Results) -> list[Caution]:
     """Everything a reader should be wary of, gravest first."""
-    found = [*_audit_cautions(facts), *_size_cautions(results), *_ledger_cautions(facts), *_threshold_cautions(facts, results), *_probability_cautions(facts, results)]
+    found = [
+        *_audit_cautions(facts),
+        *_size_cautions(results),
+        *_ledger_cautions(facts),
+        *_threshold_cautions(facts, results),
+        *_probability_cautions(facts, results),
+    ]
     found += _partition_cautions(facts, results)
     order = {"error": 0, "warning": 1, "info": 2}
     return sorted(found, key=lambda caution: order[caution.level])
@@ -135,7 +145,13 @@ def _size_cautions(results: Results) -> list[Caution]:
             small.append(f"{label} ({count(events)} with, {count(others)} without)")
     found = []
     if one_class:
-        found.append(Caution("warning", "One class only", f"{join_words(one_class)}: all tested images have the same label; nothing that compares the classes can be estimated."))
+        found.append(
+            Caution(
+                "warning",
+                "One class only",
+                f"{join_words(one_class)}: all tested images have the same label; nothing that compares the classes can be estimated.",
+            )
+        )
     if small:
         found.append(
             Caution(
@@ -152,13 +168,25 @@ def _ledger_cautions(facts: RunFacts) -> list[Caution]:
     n = len(facts.ledger)
     if n <= 1:
         return []
-    return [Caution("warning", f"Test set opened {n} times", "Each earlier opening may have steered a choice; the numbers are then too good. Section 4 lists the openings.")]
+    return [
+        Caution(
+            "warning",
+            f"Test set opened {n} times",
+            "Each earlier opening may have steered a choice; the numbers are then too good. Section 4 lists the openings.",
+        )
+    ]
 
 
 def _threshold_cautions(facts: RunFacts, results: Results) -> list[Caution]:
     if facts.thresholds or not any(results.thresholds(label) for label in results.labels):
         return []
-    return [Caution("info", "Thresholds", "It is not known to this report how the thresholds were chosen. If they were chosen on these rows, sensitivity and specificity are too good.")]
+    return [
+        Caution(
+            "info",
+            "Thresholds",
+            "It is not known to this report how the thresholds were chosen. If they were chosen on these rows, sensitivity and specificity are too good.",
+        )
+    ]
 
 
 def _probability_cautions(facts: RunFacts, results: Results) -> list[Caution]:
@@ -169,17 +197,29 @@ def _probability_cautions(facts: RunFacts, results: Results) -> list[Caution]:
     named = [f"{count(n)} of {label}" for label, n in certain.items() if n]
     if not named:
         return []
-    return [Caution("info", "Probabilities of exactly 0 or 1", f"{join_words(named[:6])}. Such a claim of certainty makes the log-loss infinite when wrong; calibration is estimated with these moved a hair inwards.")]
+    return [
+        Caution(
+            "info",
+            "Probabilities of exactly 0 or 1",
+            f"{join_words(named[:6])}. Such a claim of certainty makes the log-loss infinite when wrong; calibration is estimated with these moved a hair inwards.",
+        )
+    ]
 
 
 def _partition_cautions(facts: RunFacts, results: Results) -> list[Caution]:
     found = []
     if facts.fingerprint is not None and facts.flow is not None and facts.fingerprint.n_patients == facts.fingerprint.n_images:
         found.append(
-            Caution("info", "One image per patient", "Every image counts as its own patient. If a patient may have several images and no patient column was given, the parts may share patients and the intervals are too narrow.")
+            Caution(
+                "info",
+                "One image per patient",
+                "Every image counts as its own patient. If a patient may have several images and no patient column was given, the parts may share patients and the intervals are too narrow.",
+            )
         )
-    if results.part == "test" and not facts.external and facts.config is not None:
-        found.append(Caution("info", "Internal test only", "Performance at another site may differ; external testing has not been reported here."))
+    if results.part == "test" and facts.tested_elsewhere is False:
+        found.append(
+            Caution("info", "Internal test only", "Performance at another site may differ; external testing has not been reported here.")
+        )
     return found
 
 
