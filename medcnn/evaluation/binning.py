@@ -54,6 +54,7 @@ def bin_calibration(
     width: n_bins of equal width on [0, 1]; mass: between the quantiles of p, equal edges merged, so that ties share a bin.
     closed="left": [a, b), the last bin closed: a probability on an edge belongs to the bin above, as `p >= threshold`
     does (netcal, torchmetrics). closed="right": (a, b], the first bin closed (Guo et al. 2017, arXiv:1706.04599; scikit-learn).
+    The edges are numpy's doubles, as in netcal and scikit-learn: of 10 bins the edge "0.3" is 0.30000000000000004, above 0.3.
     """
     y, p = check_labels_and_probabilities(y, p)
     edges = np.linspace(0, 1, n_bins + 1) if strategy == "width" else np.unique(np.quantile(p, np.linspace(0, 1, n_bins + 1)))

@@ -208,7 +208,9 @@ def quantile_groups(p: FloatArray, n_groups: int) -> IntArray:
     share = np.clip(index - low, 0, 1)
     share[np.abs(index - low) < 1e-9] = 0
     high = np.minimum(low + 1, p.size - 1)
-    edges = np.unique(np.where(share == 0, ordered[low], (1 - share) * ordered[low] + share * ordered[high]))
+    # Between equal values no arithmetic: (1 - s) x + s x need not be x, and x would fall on the other side of its own quantile.
+    level = (share == 0) | (ordered[low] == ordered[high])
+    edges = np.unique(np.where(level, ordered[low], (1 - share) * ordered[low] + share * ordered[high]))
     groups = np.searchsorted(edges[1:-1], p, side="left")
     filled = np.bincount(groups, minlength=max(edges.size - 1, 1)) > 0
     return (np.cumsum(filled) - 1)[groups].astype(np.int64)

@@ -47,11 +47,13 @@ def bootstrap_cell_counts(cells: IntArray, n_cells: int, patients: IntArray | No
 def percentile_estimate(value: float, replicates: FloatArray, *, note: str = "") -> Estimate:
     """`value` with the percentile limits of its bootstrap replicates (n_resamples,); replicates that are not finite are counted.
 
-    Efron & Tibshirani 1993, doi:10.1201/9780429246593. No limits when fewer than half of the replicates are defined.
+    Efron & Tibshirani 1993, doi:10.1201/9780429246593. No limits when fewer than half of the replicates are defined, or there is none.
     """
+    if replicates.size == 0:
+        return Estimate(value=value, note=note)
     finite = replicates[np.isfinite(replicates)]
     method = "bootstrap"
-    if replicates.size == 0 or finite.size < replicates.size / 2:
+    if finite.size < replicates.size / 2:
         return Estimate(value=value, method=method, note=_join(note, f"interval not estimable: {replicates.size - finite.size} of {replicates.size} resamples undefined"))
     low, high = np.quantile(finite, [0.025, 0.975])
     lost = replicates.size - finite.size

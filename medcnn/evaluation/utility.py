@@ -106,5 +106,5 @@ def _count(y: FloatArray, p: FloatArray, thresholds: FloatArray) -> tuple[IntArr
 
 def _model_benefit(counts: IntArray | FloatArray, thresholds: FloatArray) -> FloatArray:
     """Net benefit (m, t) of m sets of counts per cell (m, 2 (t + 1))."""
-    above = np.cumsum(counts[:, ::-1].reshape(counts.shape[0], -1, 2), axis=1)[:, ::-1, :][:, 1:, :].astype(np.float64)
+    above = np.cumsum(counts[:, ::-1].reshape(counts.shape[0], thresholds.size + 1, 2), axis=1)[:, ::-1, :][:, 1:, :].astype(np.float64)
     return net_benefit(above[:, :, 0], above[:, :, 1], counts.sum(axis=1)[:, None], thresholds)
