@@ -21,7 +21,7 @@ from medcnn.evaluation.levels import UnitTable, at_level
 from medcnn.evaluation.multiclass import Task as AurocTask
 from medcnn.evaluation.multiclass import label_tasks, mean_auroc_influence, pair_tasks
 from medcnn.evaluation.operating_points import Thresholds
-from medcnn.evaluation.paired_metrics import difference_of, paired_metric
+from medcnn.evaluation.paired_metrics import LOWER_IS_BETTER, difference_of, paired_metric
 from medcnn.evaluation.significance import (
     Difference,
     McNemar,
@@ -313,7 +313,8 @@ def _sentence(record: Comparison) -> str:
     if not _claimed(record):
         return f"{_of(record)}between {record.a} and {record.b} no difference can be claimed ({numbers})."
     word = "higher" if record.difference > 0 else "lower"
-    return f"{_of(record)}{record.a} is {word} than {record.b} ({numbers})."
+    better = " (better)" if (word == "lower") == (record.metric in LOWER_IS_BETTER) and record.metric != "calibration_slope" else ""
+    return f"{_of(record)}{record.a} is {word}{better} than {record.b} ({numbers})."
 
 
 def _claimed(record: Comparison) -> bool:
@@ -326,7 +327,11 @@ def _verdict(record: Comparison) -> str:
 
 
 def _of(record: Comparison) -> str:
-    return f"{_metric(record)} of {record.label}: "
+    return (
+        f"{record.label} {_metric(record)}: "
+        if record.label in {"macro", "weighted", "micro"}
+        else f"{_metric(record)} of {record.label}: "
+    )
 
 
 def _metric(record: Comparison) -> str:

@@ -143,7 +143,8 @@ def weighted_slope(y: FloatArray, lp: FloatArray, weights: FloatArray, start: Fl
         a, b = a + step_a, b + step_b
         if not abs(b) < 1e4:
             return math.nan
-        if abs(step_a) + abs(step_b) < 1e-9 * (1 + abs(a) + abs(b)):
+        # Newton doubles the digits in each step: after a step of 1e-5 the error is below 1e-9.
+        if abs(step_a) + abs(step_b) < 1e-5 * (1 + abs(a) + abs(b)):
             return float(b)
     return math.nan
 
