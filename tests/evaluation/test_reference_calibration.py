@@ -65,6 +65,10 @@ NO_COUNTERPART = {
     "platt_sklearn_sigmoid_on_logit": "Platt's smoothed targets, not maximum likelihood",
     "beta_abm_betacal": "stops early: 7e-3 from the optimum",
     "isotonic_isoreg_ties": "isoreg's sum of squares with ties: the tie-averaged fit is reproduced as isotonic_secondary_ties",
+    **dict.fromkeys(
+        (f"{metric}_confidenceinterval" for metric in ("sensitivity", "specificity", "ppv", "npv", "accuracy")),
+        "that program adds 1e-7 to the denominator: its proportions are off in the ninth digit; R's Wilson limits are reproduced",
+    ),
     "f1_takahashi_binary": "that program's formula differs from the delta method by 7e-4 of the standard error",
     "f1_macro_takahashi": "macro F1 over both classes of a binary label is not offered",
     "b5000/rmsce10_width_torchmetrics": "of 10 edges torch.linspace and numpy.linspace differ in the last bit, and scores lie on them",
