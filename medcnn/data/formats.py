@@ -67,6 +67,7 @@ def decode_file(data: bytes, frame: int, where: object) -> tuple[np.ndarray, Ima
     if pixels.dtype not in (np.uint8, np.uint16):
         reason = f"{pixels.dtype} samples have no declared range; save the image with 8 or 16 bits per sample"
         raise UnreadableImage(where, "unsupported_pixels", reason)
+    # Asked after decoding: Pillow rotates a TIFF as it loads it, and then says so by orientation 1.
     return np.ascontiguousarray(_rotate(pixels, _orientation(image))), header
 
 
@@ -93,7 +94,8 @@ def open_image(data: bytes, where: object) -> tuple[Image.Image, ImageHeader]:
 
 def _header(data: bytes, image: Image.Image) -> ImageHeader:
     kind = "JPEG" if image.format == "MPO" else str(image.format)
-    width, height = image.size if _orientation(image) < 5 else image.size[::-1]
+    # For TIFF Pillow gives the size after rotation already.
+    width, height = image.size if _orientation(image) < 5 or kind == "TIFF" else image.size[::-1]
     channels = 1 if image.mode in _GREY_MODES else 3
     # A JPEG's further pictures (MPO) are previews; a photograph has one frame.
     n_frames = 1 if kind == "JPEG" else int(getattr(image, "n_frames", 1))
