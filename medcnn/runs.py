@@ -111,18 +111,18 @@ def do_stage(
         with _locked(folder.parent):
             recover(folder)
             if not is_current(folder, key):
-                _work(run, folder, key, work)
+                _work(run, folder, key, work, place or name)
                 return folder
-    run.say(f"{folder.name}: done before")
+    run.say(f"{place or name}: done before")
     return folder
 
 
-def _work(run: Run, folder: Path, key: Key, work: Callable[[Path], None]) -> None:
-    run.say(f"{folder.name} ...")
+def _work(run: Run, folder: Path, key: Key, work: Callable[[Path], None], title: str) -> None:
+    run.say(f"{title} ...")
     started = time.monotonic()
     with drafted(folder, key) as draft:
         work(draft)
-    run.say(f"{folder.name}: done in {time.monotonic() - started:.1f} s")
+    run.say(f"{title}: done in {time.monotonic() - started:.1f} s")
 
 
 def ledger_entry(name: str, config_digest: str, predictions_digest: str) -> dict[str, str]:

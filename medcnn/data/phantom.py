@@ -72,10 +72,10 @@ def draw_phantom(kind: PhantomKind, seed: int, index: int, size: int) -> np.ndar
     for _ in range(rng.integers(3, 7)):  # vessels seen end on, smaller than a nodule: these the model must tell apart
         image += rng.uniform(0.08, 0.16) * _blob(x, y, *_in_a_lung(rng), rng.uniform(0.012, 0.02))
     if findings.get("nodule"):
-        image += rng.uniform(0.06, 0.3) * _blob(x, y, *_in_a_lung(rng), rng.uniform(0.037, 0.057))
+        image += rng.uniform(0.2, 0.5) * _blob(x, y, *_in_a_lung(rng), rng.uniform(0.05, 0.08))
     if findings.get("effusion"):
         image += _effusion(x, y, left=bool(rng.random() < 0.5), level=rng.uniform(0.7, 0.8), opacity=rng.uniform(0.08, 0.4))
-    image += rng.normal(0, 0.05, image.shape)
+    image += rng.normal(0, 0.04, image.shape)
     return np.asarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
 
 

@@ -31,7 +31,7 @@ class Recalibration:
         """
         frame = frame.copy()
         columns = [f"p_{label}" for label in self.labels]
-        p = probability_matrix(frame, self.labels)
+        p = probability_matrix(frame, self.labels).copy()
         for fold in np.unique(frame["fold"].to_numpy()):
             if int(fold) not in self.maps:
                 raise InputError(f"recalibration: fold {fold} has no map; it was fitted for folds {sorted(self.maps)}")
