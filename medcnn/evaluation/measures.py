@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 
 import numpy as np
 
@@ -22,7 +21,6 @@ Measured = tuple[str, Estimate, float | None]
 
 SORTED_BUDGET = 200_000_000  # rows x labels x resamples up to which bootstraps that sort are run; beyond, analytic intervals
 CURVE_RESAMPLES = 1000  # the loess is refitted in at most this many resamples
-SMOOTH_ROWS = 50_000  # the smooth ECE of relplot is taken up to this many rows
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,8 @@ def calibration_measures(sample: Sample, config: EvaluationConfig) -> Iterator[M
     yield "ece", calibration_error(y, p, patients, n_bins=config.n_bins, n_resamples=config.n_bootstrap, seed=config.seed), None
     floor = noise_floor(p, n_bins=config.n_bins, seed=config.seed)
     yield "ece_noise_floor", Estimate(value=floor, method="simulation", note="mean ECE of a perfectly calibrated model with these probabilities"), None
-    if find_spec("relplot") is not None and y.size <= SMOOTH_ROWS:
-        yield "smooth_ece", Estimate(value=smooth_calibration_error(y, p), method="relplot"), None
+    error, sigma = smooth_calibration_error(y, p)
+    yield "smooth_ece", Estimate(value=error, method="reflected_gaussian", note=f"bandwidth {sigma:.4g}"), None
 
 
 def threshold_measures(sample: Sample, config: EvaluationConfig, thresholds: Sequence[Threshold]) -> Iterator[Measured]:
