@@ -3,6 +3,7 @@
 The order is a function of (seed, epoch) alone, so a training that continues after a kill sees what it would have seen.
 """
 
+import contextlib
 import signal
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def stream(
 ) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield (rows int64 (B,), images uint8 (B, H, W, C)) of each deal, in order.
 
-    The pixels do not depend on n_workers. Raises what the source raises; RunError when a worker process dies.
+    The pixels do not depend on n_workers. Raises what the source raises; for a worker that dies see worker_deaths_named.
     """
     if n_workers == 0:
         for deal in deals:
@@ -96,11 +97,15 @@ def stream(
         pin_memory=pin_memory,
         worker_init_fn=_leave_signals_alone,
     )
-    batches = iter(loader)
-    while (item := _next(batches)) is not None:
-        if isinstance(item, Exception):
-            raise item
-        yield item[0], item[1]
+    batches: Any = iter(loader)
+    try:
+        while (item := _fetch(batches)) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item[0], item[1]
+    finally:
+        # Left to the garbage collector, torch would go on raising for a worker that has died, in whatever code runs then.
+        batches._shutdown_workers()
 
 
 class _Batches(Dataset[Any]):
@@ -117,15 +122,33 @@ class _Batches(Dataset[Any]):
             return error
 
 
-def _next(batches: Iterator[Any]) -> Any:
+def _fetch(batches: Iterator[Any]) -> Any:
+    """The next item, None at the end."""
     try:
         return next(batches, None)
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        if "DataLoader worker" in str(error):
+            raise  # the source's own error, wrapped by torch
+        raise _death("its batch cannot be fetched") from error
+
+
+@contextlib.contextmanager
+def worker_deaths_named() -> Iterator[None]:
+    """Turn torch's notice of a dead worker into a RunError.
+
+    torch raises it from a signal handler, so it can come up anywhere while workers run, not only where a batch is
+    asked for: whoever works on the batches belongs inside this block.
+    """
+    try:
+        yield
     except RuntimeError as error:
-        if "worker" not in str(error):
+        if isinstance(error, RunError) or not str(error).startswith("DataLoader worker"):
             raise
-        raise RunError(
-            f"a process that loads images died ({str(error).splitlines()[0]}); with little memory, set training.n_workers=0"
-        ) from error
+        raise _death(str(error).splitlines()[0].rstrip(". ")) from error
+
+
+def _death(reason: str) -> RunError:
+    return RunError(f"a process that loads images died ({reason}); with little memory, set training.n_workers=0")
 
 
 def _leave_signals_alone(worker: int) -> None:  # noqa: ARG001 - DataLoader's signature

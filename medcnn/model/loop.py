@@ -19,7 +19,7 @@ from torch import nn
 
 from medcnn.artifact import digest
 from medcnn.errors import RunError
-from medcnn.model.batches import BatchSource, Deal, deal_epoch, n_batches, n_drawn, stream
+from medcnn.model.batches import BatchSource, Deal, deal_epoch, n_batches, n_drawn, stream, worker_deaths_named
 from medcnn.model.checkpoint import Interruptions, read_checkpoint, write_checkpoint
 from medcnn.model.devices import autocast, depthwise_in_float32
 from medcnn.model.losses import balance, log_loss, training_loss
@@ -98,7 +98,8 @@ class TrainingLoop:
         self._set_mode()
         remaining = (self.plan.epochs - self.journey.epoch) * self.n_steps - self.journey.step
         batches = stream(self.data.images, self._deals(), n_workers=self.plan.n_workers, pin_memory=self.device.type == "cuda")
-        with contextlib.closing(batches), depthwise_in_float32(self.model, self.device, self.plan.precision):
+        depthwise = depthwise_in_float32(self.model, self.device, self.plan.precision)
+        with worker_deaths_named(), contextlib.closing(batches), depthwise:
             for rows, pixels in progress(self._timed(batches), "training", remaining):
                 with self.interruptions.held():
                     self._step(rows, pixels)

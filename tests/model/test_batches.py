@@ -1,6 +1,7 @@
 import os
 import signal
 from collections import Counter
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from model_cases import Arrays, blobs
 
 from medcnn.errors import InputError, RunError
-from medcnn.model.batches import Deal, deal_epoch, n_drawn, stream
+from medcnn.model.batches import Deal, deal_epoch, n_drawn, stream, worker_deaths_named
 
 ROWS = np.array([40, 3, 17, 8, 25, 31, 2])
 
@@ -91,5 +92,11 @@ def test_an_error_in_a_worker_says_what_it_would_say_here(n_workers: int) -> Non
 
 
 def test_a_worker_that_dies_is_a_run_error() -> None:
-    with pytest.raises(RunError, match=r"training.n_workers=0"):
-        list(stream(Broken(dies=True), [Deal(0, np.array([row])) for row in range(8)], n_workers=1))
+    batches = stream(Broken(dies=True), [Deal(0, np.array([row])) for row in range(8)], n_workers=1)
+    with pytest.raises(RunError, match=r"training.n_workers=0"), worker_deaths_named(), closing(batches):
+        list(batches)
+
+
+def test_other_runtime_errors_are_left_alone() -> None:
+    with pytest.raises(RuntimeError, match="out of memory"), worker_deaths_named():
+        raise RuntimeError("CUDA: out of memory")

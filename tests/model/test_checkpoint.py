@@ -17,7 +17,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     state = read_checkpoint(tmp_path / "new", "k")
     assert state is not None
     assert state["history"] == STATE["history"] and torch.equal(state["weights"]["a"], torch.arange(3.0))
-    assert os.listdir(tmp_path / "new") == [CHECKPOINT]
+    assert [file.name for file in (tmp_path / "new").iterdir()] == [CHECKPOINT]
     assert read_checkpoint(tmp_path, "k") is None
 
 
@@ -62,7 +62,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path, monkeypatch: pytes
     monkeypatch.undo()
     state = read_checkpoint(tmp_path, "k")
     assert state is not None and state["history"] == STATE["history"]
-    assert os.listdir(tmp_path) == [CHECKPOINT]
+    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

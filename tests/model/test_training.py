@@ -78,7 +78,7 @@ def in_a_process_that_is_killed(work: Callable[[], object]) -> None:
 def test_it_learns(whole: TrainingResult) -> None:
     assert whole.history["train_loss"].iloc[-1] < 0.5 < whole.history["train_loss"].iloc[0]
     assert whole.history["epoch"].tolist() == [1, 2, 3]
-    assert whole.n_images == 3 * N and 0 < whole.cpu_seconds and 0 < whole.loading_seconds < whole.seconds
+    assert whole.n_images == 3 * N and whole.cpu_seconds > 0 and 0 < whole.loading_seconds < whole.seconds
     assert whole.images_per_cpu_second == pytest.approx(3 * N / whole.cpu_seconds)
 
 
@@ -182,6 +182,24 @@ def test_rows_without_a_label_are_left_out_and_counted(whole: TrainingResult) ->
     with_blanks = train_small(y=y)
     assert with_blanks.n_unlabelled == 2
     assert same(with_blanks, train_small(rows_train=rows))
+
+
+def test_the_moving_average_is_what_is_validated_and_chosen(whole: TrainingResult) -> None:
+    plain = train_small(plan=PLAN.model_copy(update={"ema_decay": 0.0}))
+    pd.testing.assert_series_equal(plain.history["train_loss"], whole.history["train_loss"])
+    assert (plain.history["val_loss"] != whole.history["val_loss"]).all()
+    assert not torch.equal(plain.state_dict["classifier.4.bias"], whole.state_dict["classifier.4.bias"])
+
+
+def test_a_worker_that_dies_is_a_run_error() -> None:
+    class Deadly(Arrays):
+        def batch(self, rows: np.ndarray, epoch: int | None, shows: np.ndarray | None = None) -> np.ndarray:
+            if epoch == 1:
+                die()
+            return super().batch(rows, epoch, shows)
+
+    with pytest.raises(RunError, match=r"a process that loads images died .* training.n_workers=0"):
+        train_small(Deadly(IMAGES), plan=PLAN.model_copy(update={"n_workers": 1}))
 
 
 def test_bfloat16_learns_too() -> None:
