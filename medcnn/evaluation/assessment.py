@@ -123,7 +123,9 @@ def _label_records(job: _Job, column: int, sample: Sample | None) -> Iterator[Re
         yield place.count(("auroc", not_estimable("no row has this label"), None), 0, 0, 0)
         return
     points = thresholds_of(job.thresholds, label, sample.fold)
-    yield from (place.record(measured, sample) for measured in measures.discrimination_measures(sample, job.config, n_resamples=job.n_resamples))
+    yield from (
+        place.record(measured, sample) for measured in measures.discrimination_measures(sample, job.config, n_resamples=job.n_resamples)
+    )
     yield from (place.record(measured, sample) for measured in measures.calibration_measures(sample, job.config))
     yield from (place.record(measured, sample) for measured in measures.threshold_measures(sample, job.config, points))
     if job.level == job.config.levels[0]:
@@ -201,7 +203,11 @@ def _heterogeneity(table: UnitTable, column: int, groups: pd.Series, covariate: 
     known = np.flatnonzero(~np.isnan(table.y[:, column]))
     names = groups.to_numpy()[known]
     y, patients = table.y[known, column], repeated_patients(table.patient[known], known.size)
-    large = [name for name in np.unique(names) if name != "missing" and not too_few(y[names == name], None if patients is None else patients[names == name])]
+    large = [
+        name
+        for name in np.unique(names)
+        if name != "missing" and not too_few(y[names == name], None if patients is None else patients[names == name])
+    ]
     rows = np.flatnonzero(np.isin(names, large))
     test = None
     if len(large) > 1:
@@ -209,13 +215,17 @@ def _heterogeneity(table: UnitTable, column: int, groups: pd.Series, covariate: 
         test = auroc_heterogeneity(y[rows], table.p[known[rows], column], np.unique(names[rows], return_inverse=True)[1], codes)
     measured = ("heterogeneity_auroc", heterogeneity_estimate(test), None)
     n_patients = int(np.unique(table.patient[known[rows]]).size)
-    return _Place(place.label, place.level, place.recalibration, covariate, place.note).count(measured, rows.size, int(y[rows].sum()), n_patients)
+    return _Place(place.label, place.level, place.recalibration, covariate, place.note).count(
+        measured, rows.size, int(y[rows].sum()), n_patients
+    )
 
 
 def unit_groups(rows: pd.DataFrame, table: UnitTable, covariate: str) -> pd.Series:
     """Subgroup of each unit, text (n_units,): that of its rows, "several" where they differ. Raises InputError without the column."""
     if covariate not in rows:
-        raise InputError(f"subgroups: there is no column {covariate!r}; the table has {[name for name in rows.columns if not str(name).startswith(('y_', 'p_', 'logit_'))]}")
+        raise InputError(
+            f"subgroups: there is no column {covariate!r}; the table has {[name for name in rows.columns if not str(name).startswith(('y_', 'p_', 'logit_'))]}"
+        )
     groups = cut_covariate(rows[covariate], covariate)
     codes, names = pd.factorize(groups, sort=True)
     unit, n_units = table.unit_of_row, len(table.y)
@@ -223,4 +233,6 @@ def unit_groups(rows: pd.DataFrame, table: UnitTable, covariate: str) -> pd.Seri
     lowest, highest = np.full(n_units, len(names)), np.full(n_units, -1)
     np.minimum.at(lowest, unit[inside], codes[inside])
     np.maximum.at(highest, unit[inside], codes[inside])
-    return pd.Series(np.where(lowest == highest, np.asarray(names, dtype=object)[lowest.clip(max=len(names) - 1)], FOUND_IN_SEVERAL), dtype=str)
+    return pd.Series(
+        np.where(lowest == highest, np.asarray(names, dtype=object)[lowest.clip(max=len(names) - 1)], FOUND_IN_SEVERAL), dtype=str
+    )

@@ -1,15 +1,15 @@
 """The curves of a report as one tidy table: a row per point, at most 500 points a curve.
 
-    curve                    x                        y                      low, high           n
-    roc                      1 - specificity          sensitivity            -                   -    (threshold too)
-    precision_recall         sensitivity              precision              -                   -    (threshold too)
-    calibration_smooth       probability              observed share         95% band            -
-    calibration_grouped      mean p of a group        observed share         Wilson interval     rows
-    distribution_positive    middle of a bin of p     share of its class     edges of the bin    rows
-    distribution_negative    middle of a bin of p     share of its class     edges of the bin    rows
-    decision_curve           threshold probability    net benefit            95% band            -
-    decision_curve_all       threshold probability    net benefit            -                   -
-    decision_curve_none      threshold probability    0                      -                   -
+curve                    x                        y                      low, high           n
+roc                      1 - specificity          sensitivity            -                   -    (threshold too)
+precision_recall         sensitivity              precision              -                   -    (threshold too)
+calibration_smooth       probability              observed share         95% band            -
+calibration_grouped      mean p of a group        observed share         Wilson interval     rows
+distribution_positive    middle of a bin of p     share of its class     edges of the bin    rows
+distribution_negative    middle of a bin of p     share of its class     edges of the bin    rows
+decision_curve           threshold probability    net benefit            95% band            -
+decision_curve_all       threshold probability    net benefit            -                   -
+decision_curve_none      threshold probability    0                      -                   -
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,10 @@ def _calibration_curves(sample: Sample) -> Iterator[pd.DataFrame]:
     if smooth.p.size:
         yield _points("calibration_smooth", x=smooth.p, y=smooth.observed, low=smooth.low, high=smooth.high)
     groups = grouped_points(sample.y, sample.p, sample.patients)
-    columns = {name: [getattr(group, source) for group in groups] for name, source in (("x", "mean_p"), ("y", "observed"), ("low", "low"), ("high", "high"), ("n", "n"))}
+    columns = {
+        name: [getattr(group, source) for group in groups]
+        for name, source in (("x", "mean_p"), ("y", "observed"), ("low", "low"), ("high", "high"), ("n", "n"))
+    }
     yield _points("calibration_grouped", **columns)
 
 

@@ -47,7 +47,12 @@ class Bins:
 
 
 def bin_calibration(
-    y: FloatArray, p: FloatArray, *, n_bins: int = 15, strategy: Literal["width", "mass"] = "width", closed: Literal["left", "right"] = "left"
+    y: FloatArray,
+    p: FloatArray,
+    *,
+    n_bins: int = 15,
+    strategy: Literal["width", "mass"] = "width",
+    closed: Literal["left", "right"] = "left",
 ) -> Bins:
     """Bins of p (n,) in [0, 1] against y (n,) in {0, 1}.
 
@@ -66,7 +71,9 @@ def bin_calibration(
     return Bins(pairs[filled], n[filled].astype(np.int64), sums[0], sums[1])
 
 
-def calibration_error(y: FloatArray, p: FloatArray, patients: IntArray | None = None, *, n_bins: int = 15, n_resamples: int = 0, seed: int = 0) -> Estimate:
+def calibration_error(
+    y: FloatArray, p: FloatArray, patients: IntArray | None = None, *, n_bins: int = 15, n_resamples: int = 0, seed: int = 0
+) -> Estimate:
     """ECE of the positive class with equal-width bins [a, b) and a percentile interval over resampled patients.
 
     Resamples know the rows of each bin and class, and the mean p of those at its observed value. ECE is biased upwards,

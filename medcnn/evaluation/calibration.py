@@ -80,7 +80,9 @@ def calibration_slope(y: FloatArray, p: FloatArray, patients: IntArray | None = 
     return _intervals(np.column_stack([np.ones(y.size), lp]), y, 0.0, patients, index=1, note=clip_note(n_moved))
 
 
-def _intervals(design: FloatArray, y: FloatArray, offset: FloatArray | float, patients: IntArray | None, *, index: int, note: str) -> list[Estimate]:
+def _intervals(
+    design: FloatArray, y: FloatArray, offset: FloatArray | float, patients: IntArray | None, *, index: int, note: str
+) -> list[Estimate]:
     fit = fit_logistic(design, y, offset=offset, start=np.arange(design.shape[1], dtype=np.float64))  # perfect calibration: 0 and 1
     if not fit.converged:
         return [not_estimable("the probabilities separate the classes perfectly")]
@@ -151,7 +153,9 @@ def log_loss(y: FloatArray, p: FloatArray, patients: IntArray | None = None) -> 
     losses = row_log_loss(y, p)
     n_infinite = int(np.isinf(losses).sum())
     if n_infinite:
-        return Estimate(value=float("inf"), method=mean_method(patients), note=f"infinite: {n_infinite} wrong rows have a probability of exactly 0 or 1")
+        return Estimate(
+            value=float("inf"), method=mean_method(patients), note=f"infinite: {n_infinite} wrong rows have a probability of exactly 0 or 1"
+        )
     return mean_estimate(losses, patients)
 
 

@@ -76,7 +76,13 @@ def curve_distances(y: FloatArray, p: FloatArray, fitted: FloatArray) -> dict[st
 
 
 def integrated_calibration(
-    y: FloatArray, p: FloatArray, patients: IntArray | None = None, *, n_resamples: int = 0, seed: int = 0, surface: LoessSurface | None = None
+    y: FloatArray,
+    p: FloatArray,
+    patients: IntArray | None = None,
+    *,
+    n_resamples: int = 0,
+    seed: int = 0,
+    surface: LoessSurface | None = None,
 ) -> dict[str, Estimate]:
     """`ici`, `e50`, `e90`, `emax`, `eci` with percentile intervals over resampled patients (none when n_resamples is 0).
 
@@ -98,7 +104,9 @@ def integrated_calibration(
     return {metric: percentile_estimate(values[metric], replicates[:, column], note=notes[metric]) for column, metric in enumerate(METRICS)}
 
 
-def _resampled_distances(surface: LoessSurface, y: FloatArray, p: FloatArray, patients: IntArray | None, n_resamples: int, seed: int) -> FloatArray:
+def _resampled_distances(
+    surface: LoessSurface, y: FloatArray, p: FloatArray, patients: IntArray | None, n_resamples: int, seed: int
+) -> FloatArray:
     """METRICS (n_resamples, 5) of resamples in which each cell of p has a count of negatives and of positives."""
     cell, centre = merge_probabilities(p, MOST_CELLS)
     k = centre.size

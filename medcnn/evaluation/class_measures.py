@@ -16,7 +16,9 @@ from medcnn.tables import Task
 WHOLE = "all"  # label of a record about the whole probability vector
 
 
-def across_labels(table: UnitTable, patients: IntArray | None, config: EvaluationConfig, *, task: Task, n_resamples: int) -> Iterator[tuple[str, Measured]]:
+def across_labels(
+    table: UnitTable, patients: IntArray | None, config: EvaluationConfig, *, task: Task, n_resamples: int
+) -> Iterator[tuple[str, Measured]]:
     """(label, measured): AUROC macro, weighted, micro; for several classes also Hand-Till M and the measures of `WHOLE`."""
     labels, seed = table.labels, config.seed
     for name, estimate in average_aurocs(table.y, table.p, patients, labels=labels, n_resamples=n_resamples, seed=seed).items():
@@ -39,16 +41,26 @@ def whole_vector_measures(target: IntArray, p: FloatArray, patients: IntArray | 
     truth = np.eye(p.shape[1])[target]
     squared = np.square(p - truth).sum(axis=1)
     brier = mean_estimate(squared, patients)
-    estimates = {"brier": Estimate(value=brier.value, low=brier.low, high=brier.high, se=brier.se, method=brier.method, note="sum over classes, 0 to 2")}
+    estimates = {
+        "brier": Estimate(
+            value=brier.value, low=brier.low, high=brier.high, se=brier.se, method=brier.method, note="sum over classes, 0 to 2"
+        )
+    }
     estimates["scaled_brier"] = _scaled(squared, truth, patients)
     of_true = p[np.arange(target.size), target]
     if (of_true == 0).any():
-        estimates["log_loss"] = Estimate(value=float("inf"), method=mean_method(patients), note=f"infinite: the true class of {int((of_true == 0).sum())} rows has a probability of exactly 0")
+        estimates["log_loss"] = Estimate(
+            value=float("inf"),
+            method=mean_method(patients),
+            note=f"infinite: the true class of {int((of_true == 0).sum())} rows has a probability of exactly 0",
+        )
     else:
         estimates["log_loss"] = mean_estimate(-np.log(of_true), patients)
     hit = (p.argmax(axis=1) == target).astype(np.float64)
     top = bin_calibration(hit, np.clip(p.max(axis=1), 0, 1), n_bins=n_bins).ece
-    estimates["ece"] = Estimate(value=top, method="top_label", note=f"confidence of the chosen class against its being right, {n_bins} equal-width bins [a, b)")
+    estimates["ece"] = Estimate(
+        value=top, method="top_label", note=f"confidence of the chosen class against its being right, {n_bins} equal-width bins [a, b)"
+    )
     return estimates
 
 

@@ -122,7 +122,10 @@ def _proportion(hit: FloatArray, patients: IntArray | None) -> Estimate:
 
 
 def _overall(counts: IntArray, resampled: FloatArray) -> dict[str, Estimate]:
-    point, replicates = TwoByTwo(*(float(counts[cell]) for cell in (TP, FP, FN, TN))), TwoByTwo(*(resampled[:, cell] for cell in (TP, FP, FN, TN)))
+    point, replicates = (
+        TwoByTwo(*(float(counts[cell]) for cell in (TP, FP, FN, TN))),
+        TwoByTwo(*(resampled[:, cell] for cell in (TP, FP, FN, TN))),
+    )
     estimates = {}
     for metric in ("balanced_accuracy", "f1", "mcc", "kappa"):
         value = float(getattr(point, metric))
@@ -174,7 +177,9 @@ def restate_predictive_values(estimates: dict[str, Estimate], prevalence: float)
             continue
         limits = [expit(sign * (logit(prevalence) + _log(limit))) for limit in (ratio.value, ratio.low, ratio.high) if limit is not None]
         low, high = (float(min(limits[1:])), float(max(limits[1:]))) if len(limits) == 3 else (None, None)
-        restated[metric] = Estimate(value=float(limits[0]), low=low, high=high, method="logit" if "clustered" not in ratio.method else "logit_clustered", note=note)
+        restated[metric] = Estimate(
+            value=float(limits[0]), low=low, high=high, method="logit" if "clustered" not in ratio.method else "logit_clustered", note=note
+        )
     return restated
 
 

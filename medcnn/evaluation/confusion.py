@@ -21,7 +21,9 @@ def confusion_matrix(target: IntArray, p: FloatArray) -> IntArray:
     return np.bincount(target * k + p.argmax(axis=1), minlength=k * k).reshape(k, k)
 
 
-def confusion_estimates(target: IntArray, p: FloatArray, patients: IntArray | None = None, *, n_resamples: int = 2000, seed: int = 0) -> dict[str, Estimate]:
+def confusion_estimates(
+    target: IntArray, p: FloatArray, patients: IntArray | None = None, *, n_resamples: int = 2000, seed: int = 0
+) -> dict[str, Estimate]:
     """Top-1 `accuracy` (Wilson, clustered when patients repeat); `balanced_accuracy`, `f1` (macro), `mcc`, `kappa` (bootstrap).
 
     Balanced accuracy and macro F1 average the classes that occur (in the labels; for F1 in labels or predictions).

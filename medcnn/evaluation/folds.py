@@ -5,7 +5,9 @@ import numpy as np
 from medcnn.evaluation.estimates import FloatArray, IntArray
 
 
-def deal_folds(y: FloatArray, patients: IntArray | None, *, n_folds: int, seed: int, tie_break: FloatArray | None = None) -> IntArray | None:
+def deal_folds(
+    y: FloatArray, patients: IntArray | None, *, n_folds: int, seed: int, tie_break: FloatArray | None = None
+) -> IntArray | None:
     """Fold 0..n_folds-1 of each row (n,); patients with and without a positive are dealt separately. None: too few of either.
 
     patients: codes (n,). Where each row is its own patient (None), rows are first put into the order of `tie_break` (n,)

@@ -50,7 +50,9 @@ def at_level(frame: pd.DataFrame, level: str, aggregation: str, task: Task) -> U
     unit_y, unit_p = (np.column_stack([column[side] for column in columns]) for side in (0, 1))
     unit_patient, unit_fold = np.empty(n_units, dtype=np.int64), np.empty(n_units, dtype=np.int64)
     unit_patient[unit], unit_fold[unit] = patient, fold
-    table = UnitTable(labels, unit_y, unit_p, unit_patient, unit_fold, unit, note=f"{level} level: {aggregation} of the probabilities of its images")
+    table = UnitTable(
+        labels, unit_y, unit_p, unit_patient, unit_fold, unit, note=f"{level} level: {aggregation} of the probabilities of its images"
+    )
     return _with_one_class(table) if task == "multiclass" else table
 
 
@@ -72,7 +74,9 @@ def _units(frame: pd.DataFrame, level: str, patient: IntArray, fold: IntArray) -
         if "study_id" not in frame:
             raise InputError("level study needs a column study_id in the predictions; add it, or evaluate at image and patient level")
         if frame["study_id"].isna().any():
-            raise InputError(f"study_id is blank in row {int(np.argmax(frame['study_id'].isna()))}; give every image a study, or leave level study out")
+            raise InputError(
+                f"study_id is blank in row {int(np.argmax(frame['study_id'].isna()))}; give every image a study, or leave level study out"
+            )
         keys.append(pd.factorize(frame["study_id"].astype(str), sort=True)[0])
     # Ordered by patient, then study: the order of rows in the file changes nothing.
     _, unit = np.unique(np.column_stack(keys), axis=0, return_inverse=True)

@@ -71,7 +71,9 @@ class _Neighbourhood:
     bandwidth: float
 
 
-def fit_loess(x: FloatArray, y: FloatArray, *, span: float = 0.75, degree: int = 2, patients: IntArray | None = None, robust_se: bool = False) -> LoessSurface:
+def fit_loess(
+    x: FloatArray, y: FloatArray, *, span: float = 0.75, degree: int = 2, patients: IntArray | None = None, robust_se: bool = False
+) -> LoessSurface:
     """R's loess(y ~ x, span, degree, surface="interpolate"). x, y: (n,), finite; x with at least degree + 2 distinct values.
 
     robust_se: add the heteroscedasticity-robust covariance, sum over rows (or over `patients`, codes (n,)) of squared
@@ -178,7 +180,9 @@ def _local_fit(xs: FloatArray, ys: FloatArray, vertex: float, span: float, degre
     return float(value), float(slope), near.bandwidth
 
 
-def _covariance(xs: FloatArray, residual: FloatArray, vertices: FloatArray, shape: tuple[float, int], patients: IntArray | None) -> FloatArray:
+def _covariance(
+    xs: FloatArray, residual: FloatArray, vertices: FloatArray, shape: tuple[float, int], patients: IntArray | None
+) -> FloatArray:
     """Sandwich covariance (2v, 2v) of vertex values and slopes: sum over independent units of the outer product of their scores."""
     if patients is None and xs.size > MANY_ROWS:
         return _covariance_in_runs(xs, residual, vertices, shape)

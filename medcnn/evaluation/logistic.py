@@ -79,7 +79,9 @@ def _derivatives(design: FloatArray, y: FloatArray, eta: FloatArray, weights: Fl
     return design.T @ residual, (design.T * variance) @ design
 
 
-def robust_covariance(fit: LogisticFit, design: FloatArray, y: FloatArray, *, patients: IntArray, offset: FloatArray | float = 0.0) -> FloatArray:
+def robust_covariance(
+    fit: LogisticFit, design: FloatArray, y: FloatArray, *, patients: IntArray, offset: FloatArray | float = 0.0
+) -> FloatArray:
     """Cluster-robust (sandwich) covariance (k, k), HC0 with the factor G/(G-1). patients: int codes (n,).
 
     Liang & Zeger 1986, doi:10.1093/biomet/73.1.13; the same as R's sandwich::vcovCL(type="HC0", cadjust=TRUE).
@@ -92,7 +94,9 @@ def robust_covariance(fit: LogisticFit, design: FloatArray, y: FloatArray, *, pa
     return covariance
 
 
-def profile_interval(fit: LogisticFit, index: int, design: FloatArray, y: FloatArray, *, offset: FloatArray | float = 0.0, level: float = 0.95) -> tuple[float, float]:
+def profile_interval(
+    fit: LogisticFit, index: int, design: FloatArray, y: FloatArray, *, offset: FloatArray | float = 0.0, level: float = 0.95
+) -> tuple[float, float]:
     """Profile-likelihood limits of coefficient `index`: where twice the log-likelihood drop meets the chi-square quantile.
 
     The other coefficients are refitted at every trial value (Venzon & Moolgavkar 1988, doi:10.2307/2347496).

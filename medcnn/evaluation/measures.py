@@ -10,16 +10,18 @@ from medcnn.config import EvaluationConfig
 from medcnn.evaluation import calibration
 from medcnn.evaluation.areas import average_precision_interval, partial_auroc_intervals
 from medcnn.evaluation.binning import calibration_error, noise_floor, smooth_calibration_error
-from medcnn.evaluation.calibration_curve import integrated_calibration, why_no_curve
+from medcnn.evaluation.calibration_curve import curve_distances, integrated_calibration, why_no_curve
 from medcnn.evaluation.classification import classification_estimates, restate_predictive_values, two_by_two
 from medcnn.evaluation.discrimination import auroc_interval, auroc_intervals
 from medcnn.evaluation.estimates import Estimate, FloatArray, IntArray, not_estimable
 from medcnn.evaluation.loess import LoessSurface, fit_loess
+from medcnn.evaluation.splines import spline_calibration
 from medcnn.evaluation.utility import net_benefit_estimates
 
 Measured = tuple[str, Estimate, float | None]
 
 SORTED_BUDGET = 200_000_000  # rows x labels x resamples up to which bootstraps that sort are run; beyond, analytic intervals
+SPLINE_ROWS = 50_000  # up to here a second smoother checks the ICI of the loess
 CURVE_RESAMPLES = 1000  # the loess is refitted in at most this many resamples
 
 
@@ -61,7 +63,11 @@ def discrimination_measures(sample: Sample, config: EvaluationConfig, *, n_resam
         raw, corrected = partial_auroc_intervals(y, p, patients, low=low, high=high, n_resamples=n_resamples, seed=seed)
         span = f"specificity {low:g} to {high:g}"
         yield "partial_auroc", _renamed(raw, raw.method, f"{span}, area of at most {high - low:g}"), None
-        yield "partial_auroc", _renamed(corrected, f"mcclish_{corrected.method}".rstrip("_"), f"{span}, McClish-corrected: 0.5 chance, 1 perfect"), None
+        yield (
+            "partial_auroc",
+            _renamed(corrected, f"mcclish_{corrected.method}".rstrip("_"), f"{span}, McClish-corrected: 0.5 chance, 1 perfect"),
+            None,
+        )
 
 
 def calibration_measures(sample: Sample, config: EvaluationConfig) -> Iterator[Measured]:
@@ -76,11 +82,22 @@ def calibration_measures(sample: Sample, config: EvaluationConfig) -> Iterator[M
         yield "calibration_slope", estimate, None
     yield "oe_ratio", calibration.observed_expected(y, p, patients), None
     n_resamples = min(config.n_bootstrap, CURVE_RESAMPLES)
-    for metric, estimate in integrated_calibration(y, p, patients, n_resamples=n_resamples, seed=config.seed, surface=sample.surface).items():
+    for metric, estimate in integrated_calibration(
+        y, p, patients, n_resamples=n_resamples, seed=config.seed, surface=sample.surface
+    ).items():
         yield metric, estimate, None
+    if sample.surface is not None and y.size <= SPLINE_ROWS and (fitted := spline_calibration(y, p)) is not None:
+        spline = Estimate(
+            value=curve_distances(y, p, fitted)["ici"], method="rcs5", note="restricted cubic spline of the log odds, 5 knots"
+        )
+        yield "ici", spline, None
     yield "ece", calibration_error(y, p, patients, n_bins=config.n_bins, n_resamples=config.n_bootstrap, seed=config.seed), None
     floor = noise_floor(p, n_bins=config.n_bins, seed=config.seed)
-    yield "ece_noise_floor", Estimate(value=floor, method="simulation", note="mean ECE of a perfectly calibrated model with these probabilities"), None
+    yield (
+        "ece_noise_floor",
+        Estimate(value=floor, method="simulation", note="mean ECE of a perfectly calibrated model with these probabilities"),
+        None,
+    )
     error, sigma = smooth_calibration_error(y, p)
     yield "smooth_ece", Estimate(value=error, method="reflected_gaussian", note=f"bandwidth {sigma:.4g}"), None
 

@@ -57,16 +57,22 @@ class SoftmaxRecalibrator:
         return cls(**{**values, "classes": tuple(Recalibrator.from_dict(part) for part in values.get("classes", ()))})
 
 
-def fit_softmax_recalibration(method: str, target: IntArray, logits: FloatArray, *, patients: IntArray | None = None, seed: int = 0) -> SoftmaxRecalibrator:
+def fit_softmax_recalibration(
+    method: str, target: IntArray, logits: FloatArray, *, patients: IntArray | None = None, seed: int = 0
+) -> SoftmaxRecalibrator:
     """Fit to classes target (n,) in 0..k-1 and finite softmax logits (n, k). "auto": lowest cross-validated log-loss.
 
     patients: codes (n,) that keep a patient in one fold. Raises InputError for an unknown method or logits that are not finite.
     """
     logits = np.asarray(logits, dtype=np.float64)
     if not np.isfinite(logits).all():
-        raise InputError(f"recalibration: the logits are not finite in row {int(np.argmax(~np.isfinite(logits).all(axis=1)))}; expected numbers")
+        raise InputError(
+            f"recalibration: the logits are not finite in row {int(np.argmax(~np.isfinite(logits).all(axis=1)))}; expected numbers"
+        )
     if method != "auto" and method not in METHODS:
-        raise InputError(f"recalibration: method {method!r} is unknown for several classes; expected one of {', '.join((*METHODS, 'auto'))}")
+        raise InputError(
+            f"recalibration: method {method!r} is unknown for several classes; expected one of {', '.join((*METHODS, 'auto'))}"
+        )
     chosen = _choose(target, logits, patients, seed) if method == "auto" else _fit(method, target, logits)
     return SoftmaxRecalibrator(chosen.method, chosen.temperature, chosen.classes, method, target.size, chosen.scores, chosen.note)
 
@@ -104,7 +110,9 @@ def _fit_temperature(target: IntArray, logits: FloatArray) -> SoftmaxRecalibrato
         if abs(step) <= 1e-13 * max(1.0, abs(inverse)):
             break
     if inverse <= 0:
-        return SoftmaxRecalibrator("none", note=f"temperature cannot be fitted: the best 1/T is {inverse:.3g}, which would turn the order round")
+        return SoftmaxRecalibrator(
+            "none", note=f"temperature cannot be fitted: the best 1/T is {inverse:.3g}, which would turn the order round"
+        )
     return SoftmaxRecalibrator("temperature", temperature=1 / inverse)
 
 

@@ -135,7 +135,9 @@ def choose_operating_points(frame: pd.DataFrame, config: EvaluationConfig, *, ta
         rows = frame[frame["fold"] == fold]
         for level in config.levels:
             table = at_level(rows, level, config.aggregation, task)
-            chosen.extend(_point(rule, table, column, level, int(fold)) for column in range(len(table.labels)) for rule in config.thresholds)
+            chosen.extend(
+                _point(rule, table, column, level, int(fold)) for column in range(len(table.labels)) for rule in config.thresholds
+            )
     return chosen
 
 

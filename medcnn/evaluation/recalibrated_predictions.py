@@ -95,7 +95,9 @@ def model_logits(frame: pd.DataFrame, labels: Sequence[str], task: Task) -> Floa
     return logits_of(p) if task == "multiclass" else log_odds_of(p)
 
 
-def _fit_fold(frame: pd.DataFrame, labels: Sequence[str], method: str, task: Task, seed: int) -> dict[str, Recalibrator | SoftmaxRecalibrator]:
+def _fit_fold(
+    frame: pd.DataFrame, labels: Sequence[str], method: str, task: Task, seed: int
+) -> dict[str, Recalibrator | SoftmaxRecalibrator]:
     logits, y = model_logits(frame, labels, task), label_matrix(frame, labels)
     patient = frame["patient_id"].to_numpy()
     if task == "multiclass":

@@ -70,7 +70,9 @@ def fit_recalibration(method: str, y: FloatArray, logit: FloatArray, *, patients
     """
     logit = np.asarray(logit, dtype=np.float64)
     if np.isnan(logit).any():
-        raise InputError(f"recalibration: the log odds are NaN in {int(np.isnan(logit).sum())} rows, first row {int(np.argmax(np.isnan(logit)))}; expected numbers")
+        raise InputError(
+            f"recalibration: the log odds are NaN in {int(np.isnan(logit).sum())} rows, first row {int(np.argmax(np.isnan(logit)))}; expected numbers"
+        )
     y, _ = check_labels_and_probabilities(y, expit(logit))
     finite, n_moved = _finite(logit)
     if method == "auto":
@@ -199,7 +201,12 @@ def _choose(y: FloatArray, logit: FloatArray, patients: IntArray | None, seed: i
     best = min(scores, key=lambda method: scores[method])
     fitted = _fit(best, y, logit)
     # JSON has no infinity: a candidate whose log-loss is infinite is written as null.
-    return Recalibrator(fitted.method, fitted.parameters, scores={name: score if np.isfinite(score) else None for name, score in scores.items()}, note=fitted.note)
+    return Recalibrator(
+        fitted.method,
+        fitted.parameters,
+        scores={name: score if np.isfinite(score) else None for name, score in scores.items()},
+        note=fitted.note,
+    )
 
 
 def _cross_validated_log_loss(method: str, y: FloatArray, logit: FloatArray, folds: IntArray) -> float:

@@ -54,11 +54,20 @@ def percentile_estimate(value: float, replicates: FloatArray, *, note: str = "")
     finite = replicates[np.isfinite(replicates)]
     method = "bootstrap"
     if finite.size < replicates.size / 2:
-        return Estimate(value=value, method=method, note=_join(note, f"interval not estimable: {replicates.size - finite.size} of {replicates.size} resamples undefined"))
+        return Estimate(
+            value=value,
+            method=method,
+            note=_join(note, f"interval not estimable: {replicates.size - finite.size} of {replicates.size} resamples undefined"),
+        )
     low, high = np.quantile(finite, [0.025, 0.975])
     lost = replicates.size - finite.size
     return Estimate(
-        value=value, low=float(low), high=float(high), se=float(finite.std(ddof=1)), method=method, note=_join(note, f"{lost} undefined resamples left out" if lost else "")
+        value=value,
+        low=float(low),
+        high=float(high),
+        se=float(finite.std(ddof=1)),
+        method=method,
+        note=_join(note, f"{lost} undefined resamples left out" if lost else ""),
     )
 
 

@@ -114,7 +114,9 @@ def unit(case: str) -> tuple[np.ndarray, np.ndarray]:
 
 def coordinates(case: str, threshold: float) -> dict[str, Any]:
     y, p = unit(case)
-    square, found = (call(y, p, threshold / stretched(case)) for call in (two_by_two, lambda *a: classification_estimates(*a, n_resamples=0)))
+    square, found = (
+        call(y, p, threshold / stretched(case)) for call in (two_by_two, lambda *a: classification_estimates(*a, n_resamples=0))
+    )
     own = {"threshold": threshold, "tp": square.tp, "fp": square.fp, "tn": square.tn, "fn": square.fn}
     rates = {metric: found[metric].value for metric in ("sensitivity", "specificity", "ppv", "npv", "accuracy")}
     rates = {metric: math.nan if value is None else value for metric, value in rates.items()}
@@ -207,7 +209,11 @@ def rms_val_prob(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
 
 def val_prob_ci_2(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     """Without C and Dxy (rounded ranks) and Emax (of the logistic curve)."""
-    found, tests, loess = cal.explained_variation(y, p, refitted=True), cal.likelihood_ratio_tests(y, p), curve_distances(y, p, smooth(y, p))
+    found, tests, loess = (
+        cal.explained_variation(y, p, refitted=True),
+        cal.likelihood_ratio_tests(y, p),
+        curve_distances(y, p, smooth(y, p)),
+    )
     return {
         "R2": found.nagelkerke_r2,
         "D": found.discrimination,
@@ -397,7 +403,9 @@ def of_decision(case: str, quantity: str) -> Any:
     name, _, cut = case.partition(".thr")
     y, s = scores(name)
     scale = stretched(name)
-    found, square = (call(y, s / scale, float(cut) / scale) for call in (lambda *a: classification_estimates(*a, n_resamples=0), two_by_two))
+    found, square = (
+        call(y, s / scale, float(cut) / scale) for call in (lambda *a: classification_estimates(*a, n_resamples=0), two_by_two)
+    )
     if quantity == "counts_tp_fp_fn_tn":
         return {key: getattr(square, key) for key in ("tp", "fp", "fn", "tn")}
     special: dict[str, Callable[[], Any]] = {
@@ -423,7 +431,13 @@ def of_decision(case: str, quantity: str) -> Any:
 
 def hits_of(square: Any, metric: str) -> tuple[int, int]:
     tp, fp, fn, tn = square.tp, square.fp, square.fn, square.tn
-    return {"sensitivity": (tp, tp + fn), "specificity": (tn, tn + fp), "ppv": (tp, tp + fp), "npv": (tn, tn + fn), "accuracy": (tp + tn, tp + fp + fn + tn)}[metric]
+    return {
+        "sensitivity": (tp, tp + fn),
+        "specificity": (tn, tn + fp),
+        "ppv": (tp, tp + fp),
+        "npv": (tn, tn + fn),
+        "accuracy": (tp + tn, tp + fp + fn + tn),
+    }[metric]
 
 
 def exact_youden(square: Any) -> list[float]:
@@ -462,7 +476,11 @@ def of_recalibration(case: str, quantity: str) -> Any:
 
     if quantity.startswith("test_after_"):
         after = fit_recalibration(quantity.removeprefix("test_after_"), y[train], lp[train]).apply(lp)[2500:]
-        return {"brier": cal.brier_score(y[2500:], after).value, "logloss": cal.log_loss(y[2500:], after).value, "ece15": bin_calibration(y[2500:], after).ece}
+        return {
+            "brier": cal.brier_score(y[2500:], after).value,
+            "logloss": cal.log_loss(y[2500:], after).value,
+            "ece15": bin_calibration(y[2500:], after).ece,
+        }
     method = {"temperature": "temperature", "platt": "platt", "beta": "beta", "isotonic": "isotonic"}[quantity.split("_")[0]]
     fitted = fit_recalibration(method, y[train], lp[train])
     values, after = fitted.parameters, fitted.apply(lp)
