@@ -68,7 +68,7 @@ def decode_file(data: bytes, frame: int, where: object) -> tuple[np.ndarray, Ima
         reason = f"{pixels.dtype} samples have no declared range; save the image with 8 or 16 bits per sample"
         raise UnreadableImage(where, "unsupported_pixels", reason)
     # Asked after decoding: Pillow rotates a TIFF as it loads it, and then says so by orientation 1.
-    return np.ascontiguousarray(_rotate(pixels, _orientation(image))), header
+    return np.ascontiguousarray(_rotate(pixels, _orientation(data, image))), header
 
 
 # ---------------------------------------------------------------- headers
@@ -78,24 +78,25 @@ def open_image(data: bytes, where: object) -> tuple[Image.Image, ImageHeader]:
     """Pillow's lazy image and its header, after the checks that cost nothing. Raises UnreadableImage."""
     try:
         image = Image.open(io.BytesIO(data))
-        header = _header(data, image)
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableImage(where, "too_large", f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
+        if _is_cut_short(data, str(image.format)):
+            raise UnreadableImage(where, "truncated", f"the {image.format} data ends before its end marker")
+        return image, _header(data, image)
     except UnidentifiedImageError:
         raise UnreadableImage(where, "not_an_image", "the content is no image format that is known here") from None
     except Image.DecompressionBombError:
         raise UnreadableImage(where, "too_large", f"the header claims more than {MAX_PIXELS:,} pixels") from None
+    except UnreadableImage:
+        raise
     except _PILLOW_ERRORS as error:
         raise UnreadableImage(where, "damaged", f"the header cannot be read ({first_line(error)})") from None
-    if header.height * header.width > MAX_PIXELS:
-        raise UnreadableImage(where, "too_large", f"{header.width} x {header.height} is more than {MAX_PIXELS:,} pixels")
-    if _is_cut_short(data, header.format):
-        raise UnreadableImage(where, "truncated", f"the {header.format} data ends before its end marker")
-    return image, header
 
 
 def _header(data: bytes, image: Image.Image) -> ImageHeader:
     kind = "JPEG" if image.format == "MPO" else str(image.format)
     # For TIFF Pillow gives the size after rotation already.
-    width, height = image.size if _orientation(image) < 5 or kind == "TIFF" else image.size[::-1]
+    width, height = image.size if _orientation(data, image) < 5 or kind == "TIFF" else image.size[::-1]
     channels = 1 if image.mode in _GREY_MODES else 3
     # A JPEG's further pictures (MPO) are previews; a photograph has one frame.
     n_frames = 1 if kind == "JPEG" else int(getattr(image, "n_frames", 1))
@@ -115,7 +116,9 @@ def _tiff_tag(image: Image.Image, tag: int, default: tuple[int, ...]) -> tuple[i
     return tuple(value) if isinstance(value, tuple) else (int(value),)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(data: bytes, image: Image.Image) -> int:
+    if image.format == "PNG" and b"eXIf" not in data and b"Raw profile type exif" not in data:
+        return 1  # Pillow would decode the whole picture to look behind it
     value = image.getexif().get(_ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -124,7 +127,7 @@ def _is_cut_short(data: bytes, kind: str) -> bool:
     """True when the end marker is missing: decoders differ in what they make of such data, so none is asked."""
     if kind == "PNG":
         return data.rfind(b"IEND\xaeB`\x82") < 0
-    if kind == "JPEG":
+    if kind in {"JPEG", "MPO"}:
         return data.rfind(b"\xff\xd9", _scan_start(data)) < 0
     return False
 

@@ -20,6 +20,7 @@ LABELS: dict[str, tuple[str, ...]] = {
 }
 SIZE_PX = 96
 IMAGES_OF_PATIENTS = (1, 2, 3)  # patients have one, two, three images, and so on in turn
+SHARE_OF_FAINT_NODULES = 0.2
 SHARE_OF_MISSING_LABELS = 0.05  # multilabel only
 _PATH = re.compile(r"phantom:(?P<kind>[a-z]+):seed=(?P<seed>\d+):size=(?P<size>\d+)")
 
@@ -72,7 +73,9 @@ def draw_phantom(kind: PhantomKind, seed: int, index: int, size: int) -> np.ndar
     for _ in range(rng.integers(3, 7)):  # vessels seen end on, smaller than a nodule: these the model must tell apart
         image += rng.uniform(0.08, 0.16) * _blob(x, y, *_in_a_lung(rng), rng.uniform(0.012, 0.02))
     if findings.get("nodule"):
-        image += rng.uniform(0.2, 0.5) * _blob(x, y, *_in_a_lung(rng), rng.uniform(0.05, 0.08))
+        # Most are plain, so that a small network learns them in a minute; some are all but invisible, so that none is perfect.
+        strength = rng.uniform(0, 0.06) if rng.random() < SHARE_OF_FAINT_NODULES else rng.uniform(0.2, 0.5)
+        image += strength * _blob(x, y, *_in_a_lung(rng), rng.uniform(0.05, 0.08))
     if findings.get("effusion"):
         image += _effusion(x, y, left=bool(rng.random() < 0.5), level=rng.uniform(0.7, 0.8), opacity=rng.uniform(0.08, 0.4))
     image += rng.normal(0, 0.04, image.shape)

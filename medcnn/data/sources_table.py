@@ -37,10 +37,9 @@ def table_candidates(config: DataConfig, task: Task | Auto) -> Candidates:
             f"{config.image_root}: no such folder; data.image_root is the folder that column {config.image_column} is relative to"
         )
     table = read_text_table(path)
+    images = _column(table, config.image_column, path).rename("path")
     labels = table_labels(table, config, task, source=str(path))
-    rows = pd.concat(
-        [pd.DataFrame({"path": _column(table, config.image_column, path)}), described_columns(table, config, path), labels.y], axis=1
-    )
+    rows = pd.concat([images, described_columns(table, config, path), labels.y], axis=1)
     rows["frame"] = 0
     left_out = dict(labels.left_out)
     for row, value in enumerate(rows["path"]):
