@@ -5,15 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
+from scipy.stats import t
 
 from medcnn.errors import InputError
 from medcnn.evaluation import bootstrap
-from medcnn.evaluation.clustered import obuchowski_variance
+from medcnn.evaluation.clustered import Design, obuchowski_variance
 from medcnn.evaluation.discrimination import (
     auroc_bootstrap_interval,
     auroc_interval,
     auroc_intervals,
     bootstrap_estimate,
+    effective_sizes,
     lacking_class,
     logit_limits,
     newcombe_limits,
@@ -88,10 +90,10 @@ def test_every_interval_of_a_sample_is_there_and_named() -> None:
     y, s, patient = sample()
     assert [each.method for each in auroc_intervals(y, s, n_resamples=100)] == ["delong", "logit", "newcombe", "bootstrap"]
     found = auroc_intervals(y, s, patient, n_resamples=400)
-    assert [each.method for each in found] == ["obuchowski", "logit_obuchowski", "newcombe", "bootstrap"]
+    assert [each.method for each in found] == ["obuchowski", "logit_obuchowski", "newcombe_clustered", "bootstrap"]
     assert len({each.value for each in found}) == 1
     assert found[0].se == pytest.approx(found[3].se, rel=0.15)
-    assert "patients with a positive" in found[2].note
+    assert found[2].note.startswith("effective numbers of positives ")
     assert "bootstrap" not in {each.method for each in auroc_intervals(y, s, n_resamples=0)}
 
 
@@ -134,13 +136,39 @@ def test_perfect_separation_of_few_patients_counts_patients() -> None:
     y, s, patient = [1, 1, 1, 1, 0, 0, 0], [5, 6, 7, 8, 1, 2, 3], ["a", "a", "a", "b", "c", "c", "d"]
     found = auroc_interval(y, s, patient)
     assert (found.low, found.high) == newcombe_limits(1.0, 2, 2)
-    assert "2 patients with a positive and 2 with a negative" in found.note
+    assert found.note == "effective numbers of positives 2.0 and negatives 2.0; the AUROC is 1; Newcombe's interval in place of obuchowski"
 
 
 def test_positives_of_one_patient_have_no_clustered_variance() -> None:
     found = auroc_interval([1, 1, 0, 0, 0], [3, 5, 4, 1, 2], ["a", "a", "b", "c", "d"])
-    assert found.method == "newcombe"
+    assert found.method == "newcombe_clustered"
     assert "only 1 patient of a class" in found.note
+
+
+def test_effective_sizes_lie_between_patients_and_images() -> None:
+    design = Design(100, 300, 100, 20, 80)
+    assert effective_sizes(design, 1.0) == (
+        pytest.approx(100 * (1.959963984540054 / t.ppf(0.975, 19)) ** 2),
+        pytest.approx(300 * 0.877, rel=1e-3),
+    )
+    assert effective_sizes(design, 0.2) == effective_sizes(design, 1.0)
+    assert effective_sizes(design, 2.0)[0] == pytest.approx(effective_sizes(design, 1.0)[0] / 2)
+    assert effective_sizes(design, 50.0) == effective_sizes(design, math.nan) == (20.0, 80.0)
+    assert effective_sizes(Design(100, 300, 100, 1, 99), 1.0) == (1.0, 99.0)
+    assert effective_sizes(Design(10, 30, 40, 10, 30), 1.0) == (10.0, 30.0)
+
+
+def test_intervals_that_cover_too_little_say_so() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat([1, 0], [20, 200])
+    s = rng.normal(size=220) + 2.2 * y
+    assert 0.9 < auroc(y, s) < 0.97
+    found = {each.method: each for each in auroc_intervals(y, s, n_resamples=0)}
+    warned = {method for method, each in found.items() if "prefer Newcombe's interval" in each.note}
+    assert warned == {"delong", "logit"}
+    assert "with 20 cases of a class" in found["delong"].note
+    many = {each.method: each.note for each in auroc_intervals(np.tile(y, 20), np.tile(s, 20), n_resamples=0)}
+    assert many == {"delong": "", "logit": "", "newcombe": ""}
 
 
 @pytest.mark.parametrize(
