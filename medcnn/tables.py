@@ -136,7 +136,7 @@ def _require_unique(frame: pd.DataFrame, columns: list[str], source: str) -> Non
 
 
 def _require_parts(frame: pd.DataFrame, source: str) -> None:
-    strange = sorted(set(frame["part"].astype(str)) - set(PARTS))
+    strange = sorted(set(frame["part"].astype(str).unique()) - set(PARTS))
     if strange:
         raise InputError(f"{source}: part {strange[0]!r} is unknown; expected one of {', '.join(PARTS)}")
 
