@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import PatchEmbed
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 
@@ -129,7 +130,18 @@ def _pretrained_model(
 
 
 def _check_input(model: nn.Module, name: str, channels: int, size_px: int, n_outputs: int) -> None:
-    """One pass without data (meta tensors): does the network take this size and give this many scores?"""
+    """One pass without data (meta tensors): does the network take this size and give this many scores?
+
+    A transformer whose patches do not tile the image would leave out its right and lower edge without a word.
+    """
+    embedding = getattr(model, "patch_embed", None)
+    patch_px = embedding.patch_size[0] if isinstance(embedding, PatchEmbed) else 1
+    if size_px % patch_px:
+        below = max(patch_px, size_px - size_px % patch_px)
+        raise InputError(
+            f"model.name {name} cuts the image into patches of {patch_px} px, which do not tile image.size_px {size_px}; "
+            f"use {below} or {below + patch_px}"
+        )
     try:
         with torch.no_grad():
             scores = copy.deepcopy(model).to("meta").eval()(torch.empty(1, channels, size_px, size_px, device="meta"))
