@@ -1,4 +1,4 @@
-"""How often the 95% intervals of the AUROC contain the truth, by simulation with fixed seeds.
+"""How often the 95% intervals of the AUROC, and of a sensitivity, contain the truth, by simulation with fixed seeds.
 
     python benchmarks/coverage.py [--samples 4000] [--out reports/examples/coverage.md]
 
@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from medcnn.evaluation.clustered import Design, cluster_design
 from medcnn.evaluation.discrimination import FEW_LOGIT, FEW_WALD, NO_VARIANCE, auroc_interval, effective_sizes
-from medcnn.evaluation.intervals import FloatArray, IntArray
+from medcnn.evaluation.estimates import FloatArray, IntArray
+from medcnn.evaluation.intervals import proportion_interval
 
 SIZES, PREVALENCES, TRUTHS = (60, 200, 500, 2000), (0.02, 0.05, 0.10, 0.20, 0.50), (0.70, 0.85, 0.95)
 DESIGNS = {"single": "one image per patient", "shared": "1-7 images per patient, one label", "mixed": "1-7 images per patient, own labels"}
@@ -214,7 +215,47 @@ def report(samples: int) -> str:
         lines += ["", f"## {words}", "", f"| images | prevalence | positive images (patients) |{extra} default | logit | Newcombe | use |"]
         lines.append("|" + "---|" * (7 if design == "single" else 8))
         lines += [cell.line for cell in cells if cell.design == design]
+    lines += proportion_table(max(200, samples // 4))
     return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- clustered proportions
+
+PATIENTS, SHARES, CORRELATIONS = (5, 10, 20, 50, 200), (0.70, 0.90, 0.97), (0.05, 0.3, 0.7)
+
+
+def proportion_coverage(n_patients: int, share: float, correlation: float, samples: int) -> tuple[float, float]:
+    """Coverage of `proportion_interval` and of the Wald interval; hits of a patient's 1-7 images are beta-binomial."""
+    rng = np.random.default_rng([n_patients, round(100 * share), round(100 * correlation)])
+    sizes = rng.integers(1, 8, n_patients)
+    alpha, beta = share * (1 / correlation - 1), (1 - share) * (1 / correlation - 1)
+    patient = np.repeat(np.arange(n_patients), sizes)
+    clustered = wald = 0
+    for _ in range(samples):
+        hit = rng.random(len(patient)) < rng.beta(alpha, beta, n_patients)[patient]
+        found = proportion_interval(hit, patient)
+        assert found.value is not None and found.low is not None and found.high is not None and found.se is not None
+        clustered += found.low <= share <= found.high
+        wald += abs(found.value - share) <= Z * found.se
+    return clustered / samples, wald / samples
+
+
+def proportion_table(samples: int) -> list[str]:
+    lines = [
+        "",
+        "## sensitivity or specificity, 1-7 images per patient",
+        "",
+        "Wilson's interval at the effective size (`proportion_interval`), in brackets the Wald interval of the ratio estimator.",
+    ]
+    lines += [f"Per proportion: correlation within a patient {' / '.join(f'{value:g}' for value in CORRELATIONS)}; {samples} samples.", ""]
+    lines += ["| patients | " + " | ".join(f"proportion {share:g}" for share in SHARES) + " |", "|" + "---|" * (1 + len(SHARES))]
+    for n_patients in PATIENTS:
+        columns = []
+        for share in SHARES:
+            cells = [proportion_coverage(n_patients, share, correlation, samples) for correlation in CORRELATIONS]
+            columns.append(" / ".join(f"{100 * own:.0f}{'' if 0.93 <= own <= 0.97 else '*'} ({100 * wald:.0f})" for own, wald in cells))
+        lines.append(f"| {n_patients} | " + " | ".join(columns) + " |")
+    return lines
 
 
 def main() -> None:

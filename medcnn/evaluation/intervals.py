@@ -88,11 +88,16 @@ def _check_counts(hits: float, n: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RatioEstimate:
-    """A proportion of images whose patients repeat. `design_effect` = variance over the binomial one; NaN at 0 or 1."""
+    """A proportion of images whose patients repeat.
+
+    design_effect: variance over the binomial one, NaN at 0 or 1 and for one patient. kish: (sum n_i)^2 / sum n_i^2, the
+    number of equal patients that the unequal ones are worth (Kish 1965, ISBN 9780471109495); never above n_patients.
+    """
 
     value: float
     se: float
     design_effect: float
+    kish: float
     n: int
     n_patients: int
 
@@ -114,15 +119,23 @@ def ratio_estimator(hit: ArrayLike, patient: ArrayLike | None) -> RatioEstimate:
     factor = n_patients / (n_patients - 1) if n_patients > 1 else math.nan
     variance = factor * float(excess @ excess) / len(hits) ** 2
     naive = value * (1 - value) / len(hits)
-    design_effect = variance / naive if naive > 0 else math.nan
-    return RatioEstimate(value=value, se=math.sqrt(variance), design_effect=design_effect, n=len(hits), n_patients=n_patients)
+    return RatioEstimate(
+        value=value,
+        se=math.sqrt(variance),
+        design_effect=variance / naive if naive > 0 else math.nan,
+        kish=len(hits) ** 2 / float(np.square(np.bincount(codes)).sum()),
+        n=len(hits),
+        n_patients=n_patients,
+    )
 
 
 def proportion_interval(hit: ArrayLike, patient: ArrayLike | None = None, *, confidence: float = 0.95) -> Estimate:
     """A proportion with the interval its design asks for: "wilson", or "wilson_clustered" when a patient repeats.
 
-    The clustered interval is Wilson's at the effective size n / design effect (Rao & Scott 1992), the design effect
-    never taken below 1. At 0 of n or n of n, where the ratio estimator has no variance, each patient counts once.
+    The clustered interval is Wilson's at the effective size n / design effect * (z/t)^2, with t on one degree of freedom
+    less than the patients (Korn & Graubard 1998, Survey Methodology 24:193; the design effect is never taken below 1, the
+    size never below Kish's). At 0 of n or n of n, where the ratio estimator has no variance, it is Kish's. By
+    benchmarks/coverage.py (5-200 patients of 1-7 images, proportions 0.7-0.97) it covers 90-100%, the Wald interval 20-95%.
 
     hit: (n,) 0/1 or bool; patient: (n,) ids or None. No rows: not estimable.
     """
@@ -134,7 +147,7 @@ def proportion_interval(hit: ArrayLike, patient: ArrayLike | None = None, *, con
         low, high = wilson(float(hits.sum()), estimate.n, confidence)
         se = math.sqrt(estimate.value * (1 - estimate.value) / estimate.n)
         return Estimate(value=estimate.value, low=low, high=high, method="wilson", se=se)
-    size, note = _effective_size(estimate)
+    size, note = _effective_size(estimate, confidence)
     low, high = wilson(min(estimate.value * size, size), size, confidence)
     return Estimate(value=estimate.value, low=low, high=high, method="wilson_clustered", se=estimate.se, note=note)
 
@@ -148,11 +161,13 @@ def ratio_logit_interval(estimate: RatioEstimate, confidence: float = 0.95) -> t
     return float(special.expit(special.logit(p) - half)), float(special.expit(special.logit(p) + half))
 
 
-def _effective_size(estimate: RatioEstimate) -> tuple[float, str]:
-    if math.isfinite(estimate.design_effect):
-        return estimate.n / max(1.0, estimate.design_effect), f"design effect {estimate.design_effect:.2f}"
-    reason = "since the clustered variance cannot be estimated here"
-    return float(estimate.n_patients), f"each of the {estimate.n_patients} patients counted once, {reason}"
+def _effective_size(estimate: RatioEstimate, confidence: float) -> tuple[float, str]:
+    if not math.isfinite(estimate.design_effect):
+        return estimate.kish, f"worth {estimate.kish:.1f} independent cases: the clustered variance cannot be estimated here"
+    t = float(special.stdtrit(estimate.n_patients - 1, 0.5 + confidence / 2))
+    size = estimate.n / max(1.0, estimate.design_effect) * (normal_quantile(confidence) / t) ** 2
+    size = max(size, estimate.kish)
+    return size, f"design effect {estimate.design_effect:.2f}, worth {size:.1f} independent cases"
 
 
 def _as_hits(hit: ArrayLike) -> FloatArray:

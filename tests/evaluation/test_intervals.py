@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t
 from statsmodels.stats.proportion import proportion_confint
 
 from medcnn.errors import InputError
@@ -118,12 +118,26 @@ def test_interval_of_repeated_patients_is_wider_and_says_so() -> None:
 def test_all_hits_count_each_patient_once() -> None:
     found = proportion_interval(np.ones(20), np.repeat(np.arange(4), 5))
     assert (found.low, found.high) == wilson(4, 4)
-    assert "4 patients counted once" in found.note
+    assert found.note.startswith("worth 4.0 independent cases")
+    unequal = proportion_interval(np.ones(8), [0, 1, 2, 2, 2, 2, 2, 2])
+    assert (unequal.low, unequal.high) == wilson(64 / 38, 64 / 38)
+
+
+def test_effective_size_follows_design_effect_and_degrees_of_freedom() -> None:
+    rng = np.random.default_rng(5)
+    patient = np.repeat(np.arange(30), 4)
+    hit = rng.random(120) < rng.beta(2, 2, 30)[patient]
+    estimate = ratio_estimator(hit, patient)
+    size = 120 / estimate.design_effect * (norm.ppf(0.975) / t.ppf(0.975, 29)) ** 2
+    assert 30 < size < 120
+    found = proportion_interval(hit, patient)
+    np.testing.assert_allclose((found.low, found.high), wilson(hit.mean() * size, size), rtol=1e-12)
 
 
 def test_design_effect_below_one_never_narrows_the_interval() -> None:
     found = proportion_interval(np.tile([0, 1], 30), np.repeat(np.arange(30), 2))
-    assert (found.low, found.high) == wilson(30, 60)
+    size = 60 * (norm.ppf(0.975) / t.ppf(0.975, 29)) ** 2
+    np.testing.assert_allclose((found.low, found.high), wilson(size / 2, size), rtol=1e-12)
 
 
 def test_single_patient_counts_once() -> None:
