@@ -7,7 +7,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 
