@@ -147,7 +147,7 @@ def _require_labels(frame: pd.DataFrame, source: str) -> None:
         strange = frame[f"y_{label}"].notna() & ~column.isin([0, 1])
         if strange.any():
             row = int(np.flatnonzero(strange.to_numpy())[0])
-            came = frame[f"y_{label}"].iloc[row]
+            came = frame[[f"y_{label}"]].iloc[row].tolist()[0]
             raise InputError(f"{source}: y_{label} is {came!r} in row {row}; expected 0, 1 or blank ({int(strange.sum())} such rows)")
         frame[f"y_{label}"] = column.astype(np.float64)
 
@@ -159,7 +159,7 @@ def _require_probabilities(frame: pd.DataFrame, labels: Sequence[str], source: s
         if bad.any():
             rows = np.flatnonzero(bad.to_numpy())
             named = ", ".join(str(row) for row in rows[:5])
-            came = frame[f"p_{label}"].iloc[int(rows[0])]
+            came = frame[[f"p_{label}"]].iloc[int(rows[0])].tolist()[0]  # a plain number, not numpy's
             raise InputError(
                 f"{source}: p_{label} is {came!r} in row {rows[0]}; expected a probability from 0 to 1 ({len(rows)} such rows: {named}{' ...' if len(rows) > 5 else ''})"
             )

@@ -152,7 +152,8 @@ def label_sample(table: UnitTable, column: int, among: IntArray | None = None) -
         known = np.intersect1d(known, among, assume_unique=True)
     if not known.size:
         return None
-    known = known[np.argsort(table.p[known, column], kind="stable")]
+    # Ties in p by label: then the order of the rows in the file does not decide which resample an independent row is in.
+    known = known[np.lexsort((table.y[known, column], table.p[known, column]))]
     patients = repeated_patients(table.patient[known], known.size)
     n_patients = known.size if patients is None else int(patients.max()) + 1
     return Sample(table.y[known, column], table.p[known, column], patients, table.fold[known], n_patients)

@@ -89,12 +89,13 @@ def _aggregate(y: FloatArray, p: FloatArray, unit: IntArray, n_units: int, aggre
     n_known = np.bincount(unit[known], minlength=n_units)
     label = np.where(n_known > 0, np.bincount(unit[known], weights=y[known], minlength=n_units) > 0, np.nan)
     used = known | (n_known == 0)[unit]
-    rows, values = unit[used], p[used]
+    # Ascending within a unit, summed in extended precision: patients whose means tie as decimals tie as numbers, in any row order.
+    order = np.lexsort((p[used], unit[used]))
+    values = p[used][order].astype(np.longdouble)
+    starts = np.flatnonzero(np.diff(unit[used][order], prepend=-1))
     if aggregation == "mean":
-        return label, np.clip(np.bincount(rows, weights=values, minlength=n_units) / np.bincount(rows, minlength=n_units), 0, 1)
+        mean = np.add.reduceat(values, starts) / np.diff(np.append(starts, values.size))
+        return label, np.clip(mean.astype(np.float64), 0, 1)
     if aggregation == "max":
-        highest = np.zeros(n_units)
-        np.maximum.at(highest, rows, values)
-        return label, highest
-    with np.errstate(divide="ignore"):
-        return label, -np.expm1(np.bincount(rows, weights=np.log1p(-values), minlength=n_units))
+        return label, np.maximum.reduceat(values, starts).astype(np.float64)
+    return label, (1 - np.multiply.reduceat(1 - values, starts)).astype(np.float64)
