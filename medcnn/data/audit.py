@@ -87,7 +87,9 @@ def _check_config(config: AuditConfig) -> None:
     for section, entries, known in (("accept", config.accept, (*EXCLUDABLE, *OTHER_KINDS)), ("exclude", config.exclude, EXCLUDABLE)):
         for kind, reason in entries.items():
             if kind not in known:
-                raise InputError(f"audit.{section}: {kind!r} is no kind of finding that can be {section}ed here; {suggest(kind, known)}")
+                raise InputError(
+                    f"audit.{section}: {kind!r} is no kind of finding that can be {section.removesuffix('e')}ed here; {suggest(kind, known)}"
+                )
             if not reason.strip():
                 raise InputError(f"audit.{section}.{kind}: the reason is blank; say in words why, the report shows it")
 
