@@ -14,13 +14,11 @@ from medcnn.report.svg import UNIT_TICKS, Axis, Canvas, nice_axis
 
 
 def slug(*words: str) -> str:
-    """An id for files and links: letters, digits and dashes."""
+    """An id for files and links: letters, digits, dashes and underscores; different words give different ids."""
     text = "-".join(words).lower()
-    kept = "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text).split())
+    kept = "-".join("".join(c if c.isascii() and (c.isalnum() or c == "_") else " " for c in text).split())
     # Labels that differ only in what is dropped here still get ids of their own.
-    return (
-        kept if kept == text.replace(" ", "-").replace("_", "-") else f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".strip("-")
-    )
+    return kept if kept == text.replace(" ", "-") else f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".strip("-")
 
 
 def roc_chart(
@@ -128,7 +126,7 @@ def distribution_chart(spread: Distribution, *, name: str, id_words: Sequence[st
     ticks = np.arange(-limit, limit + step / 2, step)
     y_axis = Axis(-limit, limit, "Share of its class", tuple(float(round(t, 6)) for t in ticks), style="share")
     canvas = Canvas(Axis(0, 1, "Predicted probability", UNIT_TICKS), y_axis, f"Predicted probability by class, {name}", height=320)
-    canvas.bars(edges[:-1], edges[1:], up, series=1, name=f"With the finding (n = {count(positives.sum())})")
+    canvas.bars(edges[:-1], edges[1:], up, series=1, name=f"With finding (n = {count(positives.sum())})")
     canvas.bars(edges[:-1], edges[1:], -down, series=0, name=f"Without (n = {count(negatives.sum())})")
     canvas.reference([0, 1], [0, 0], dash="")
     for text, value in (marks or {}).items():

@@ -1,9 +1,9 @@
 """The page of a comparison of several models on the same images."""
 
 import medcnn
-from medcnn.report.blocks import Figure, Row, Table
-from medcnn.report.comparison_sections import COSTS, comparison_sections
-from medcnn.report.contest import Contest, auroc_forest, cost_figure, decision_overlay, difference_forest, roc_overlay
+from medcnn.report.blocks import Figure
+from medcnn.report.comparison_sections import comparison_sections, model_table, typeset
+from medcnn.report.contest import Contest, auroc_forest, decision_overlay, difference_forest, roc_overlay
 from medcnn.report.facts import ComparisonFacts
 from medcnn.report.html import render_page
 from medcnn.report.numbers import (
@@ -20,7 +20,6 @@ from medcnn.report.numbers import (
 )
 from medcnn.report.performance_sections import listed
 from medcnn.report.summary import Summary, Tile
-from medcnn.report.tabulate import cell
 from medcnn.report.words import MIN_EVENTS, Caution
 from medcnn.tables import Comparison
 
@@ -51,8 +50,16 @@ def summarise(contest: Contest) -> Summary:
     tiles = [_model_tile(contest, name) for name in contest.results] if few else []
     main = [record for record in contest.differences("auroc", label=contest.headline) if not record.method.endswith("_non_inferiority")]
     tiles += [_difference_tile(record) for record in main] if few else []
-    tables = [] if few else [_ranking(contest)]
-    return Summary(_lead(contest), tiles, tables, _figures(contest), _cautions(contest), claims=list(facts.sentences[:MOST_CLAIMS]))
+    tables = (
+        []
+        if few
+        else listed(
+            model_table(
+                contest, ("auroc", "brier", "calibration_slope"), contest.headline, f"Each model, {contest.headline}, with 95% intervals"
+            )
+        )
+    )
+    return Summary(_lead(contest), tiles, tables, _figures(contest), _cautions(contest), claims=_claims(contest))
 
 
 def _lead(contest: Contest) -> str:
@@ -94,13 +101,11 @@ def _difference_tile(record: Comparison) -> Tile:
     )
 
 
-def _ranking(contest: Contest) -> Table:
-    label = contest.headline
-    metrics = ("auroc", "brier", "calibration_slope")
-    rows: list[Row] = [[name, *(cell(results.best(metric, label)) for metric in metrics)] for name, results in contest.results.items()]
-    return Table(
-        ["Model", "AUROC", "Brier score", "Calibration slope"], rows, f"Each model, {label}, with 95% intervals", numeric=(1, 2, 3)
-    )
+def _claims(contest: Contest) -> list[str]:
+    """The first sentences, those about the headline before those about single labels."""
+    about = f" of {contest.headline}:"
+    ordered = sorted(contest.facts.sentences, key=lambda sentence: about not in sentence)
+    return [typeset(sentence, contest.labels) for sentence in ordered[:MOST_CLAIMS]]
 
 
 def _figures(contest: Contest) -> list[Figure]:
@@ -109,7 +114,7 @@ def _figures(contest: Contest) -> list[Figure]:
         difference_forest(contest, contest.headline) if len(contest.results) > 1 else auroc_forest(contest, contest.headline),
         roc_overlay(contest, label, "summary") if label else None,
         decision_overlay(contest, label, "summary") if label else None,
-        cost_figure(contest, *COSTS[0], id="cost-summary"),
+        None if label else auroc_forest(contest, contest.headline),
     )
 
 

@@ -1,18 +1,20 @@
 """The sections of a comparison: the models, what is the same, each domain of performance side by side, every paired difference, cost."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from medcnn.report.blocks import Cell, Details, Facts, Figures, Heading, Row, Section, Table, Text
+from medcnn.report.blocks import Bullets, Cell, Details, Facts, Figures, Heading, Row, Section, Table, Text
 from medcnn.report.charts import calibration_chart
 from medcnn.report.contest import Contest, auroc_forest, cost_figure, decision_overlay, roc_overlay
-from medcnn.report.numbers import compact, count, difference, duration, method_title, metric_title, p_value, threshold
+from medcnn.report.numbers import MINUS, compact, count, difference, duration, method_title, metric_title, p_value, threshold
 from medcnn.report.performance_sections import listed
 from medcnn.report.tabulate import cell
 from medcnn.report.words import recalibration_name
 from medcnn.tables import Comparison
 
 COSTS = (("multiply_adds", "Multiply-adds per image"), ("n_parameters", "Parameters"), ("training_seconds", "Training time, seconds"))
+DUPLICATES = frozenset({"mcnemar_exact", "mcnemar_mid_p"})  # other p values of a difference that has a row; section 8 has them all
 DECISIONS = ("sensitivity", "specificity", "accuracy")
 
 
@@ -87,7 +89,7 @@ def discrimination(contest: Contest) -> Section:
 def _discrimination(contest: Contest, label: str) -> list[Any]:
     chart = roc_overlay(contest, label)
     tables = listed(
-        model_table(contest, ("auroc", "partial_auroc", "average_precision"), label, "Each model, with 95% intervals"),
+        model_table(contest, ("auroc", "average_precision"), label, "Each model, with 95% intervals"),
         _differences(contest, ("auroc", "average_precision"), label, "Paired differences"),
     )
     return [*([Figures([chart], beside=tables[:1])] if chart else tables[:1]), *tables[1:]]
@@ -186,7 +188,7 @@ def every_difference(contest: Contest) -> Section:
         [
             Details(
                 f"What may be claimed, in {count(len(contest.facts.sentences))} sentences",
-                [Text(sentence) for sentence in contest.facts.sentences],
+                [Bullets([typeset(sentence, contest.labels) for sentence in contest.facts.sentences])],
             )
         ]
         if contest.facts.sentences
@@ -231,6 +233,12 @@ def provenance(contest: Contest) -> Section:
     return Section("provenance", "Provenance", blocks or [Text("No versions or hashes are known to this report.", "note")])
 
 
+def typeset(sentence: str, labels: Sequence[str]) -> str:
+    """A sentence with a capital (unless a label comes first) and true minus signs."""
+    text = re.sub(r"(?<![\w-])-(?=\d)", MINUS, sentence)
+    return text if text.startswith(tuple(labels)) else text[:1].upper() + text[1:]
+
+
 # ---------------------------------------------------------------- tables that recur
 
 
@@ -273,4 +281,5 @@ def difference_table(
 
 
 def _differences(contest: Contest, metrics: Sequence[str], label: str, caption: str, note: str = "") -> Table | None:
-    return difference_table(contest.differences(*metrics, label=label), caption, correction=contest.facts.correction, note=note)
+    found = [record for record in contest.differences(*metrics, label=label) if record.method not in DUPLICATES]
+    return difference_table(found, caption, correction=contest.facts.correction, note=note)

@@ -64,9 +64,7 @@ def _threshold_table(reading: Reading, label: str, points: list[float]) -> Table
     results = reading.results
     columns = ["Measure", *(f"p ≥ {threshold(value)}" for value in points)]
     rows: list[Row] = []
-    rules = [reading.rule(label, value) for value in points]
-    if any(rules):
-        rows.append(["Threshold chosen by", *(rule or "–" for rule in rules)])
+    rules = [f"{threshold(value)}: {rule}." for value in points if (rule := reading.rule(label, value)) and rule != "fixed"]
     counts = [reading.cells(label, value) for value in points]
     if all(counts):
         rows += [[metric_title(name), *(count(cells[k]) for cells in counts if cells)] for k, name in enumerate(COUNTS)]
@@ -81,7 +79,8 @@ def _threshold_table(reading: Reading, label: str, points: list[float]) -> Table
             )
     rows += _restated_rows(reading, label, points)
     prevalence = reading.prevalence(label)
-    note = f"PPV and NPV hold for a prevalence of {percent(prevalence)}, that of this part." if prevalence is not None else ""
+    held = [f"PPV and NPV hold for a prevalence of {percent(prevalence)}, that of this part."] if prevalence is not None else []
+    note = " ".join([*held, *(["Chosen by:"] if rules else []), *rules])
     return Table(columns, rows, f"{label} at each stated threshold, with 95% intervals", note, numeric=range(1, len(columns)))
 
 
@@ -155,5 +154,5 @@ def _utility(reading: Reading, label: str) -> list[Any]:
         id_words=[label],
         mark=points[0] if points else None,
     )
-    table = record_table(reading.results, UTILITY, [label], "At the stated thresholds")
+    table = record_table(reading.results, UTILITY, [label], "At the stated thresholds", narrow=True)
     return [Figures([chart], beside=listed(table))] if chart else listed(table)

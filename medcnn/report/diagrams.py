@@ -1,7 +1,7 @@
 """Drawings that are not curves: the flow of patients and images, the forest plot, cost against quality."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import numpy as np
@@ -116,6 +116,7 @@ def forest_chart(
     width, row_height, top = 700, 25, 34
     plot_left, plot_right = 300, 530
     known = [v for row in rows for v in (row.value, row.low, row.high) if is_known(v)]
+    known += [reference] if reference is not None else []
     axis = nice_axis(np.array(known or [0.0, 1.0]), axis_title, n_ticks=4)
     bottom = top + row_height * len(rows)
 
@@ -130,12 +131,14 @@ def forest_chart(
         lines.append(
             f'<text class="tick" x="{at(tick):.1f}" y="{bottom + 17}" text-anchor="middle" font-size="11" fill="{MUTED}">{axis.label(tick)}</text>'
         )
-    if reference is not None and axis.low <= reference <= axis.high:
+    if reference is not None:
         lines.append(
             f'<line class="ref" x1="{at(reference):.1f}" x2="{at(reference):.1f}" y1="{top - 6}" y2="{bottom}" stroke="{MUTED}" stroke-dasharray="4 4"/>'
         )
     for number, row in enumerate(rows):
-        lines.append(_forest_row(row, top + row_height * number + 13, at, places, plot_right))
+        lines.append(
+            _forest_row(replace(row, name=_cut(row.name, 26 if columns else 42)), top + row_height * number + 13, at, places, plot_right)
+        )
     numbers = pd.DataFrame(
         [
             {"subgroup": r.name, **dict(zip(columns, r.columns, strict=False)), "value": r.value, "low": r.low, "high": r.high}
@@ -150,7 +153,7 @@ def forest_chart(
 def _forest_row(row: ForestRow, y: float, at: Callable[[float], float], places: Sequence[float], plot_right: float) -> str:
     if row.heading:
         return _forest_text(8, y + 4, row.name, bold=True)
-    lines = [_forest_text(20, y + 4, _cut(row.name, 26))]
+    lines = [_forest_text(20, y + 4, row.name)]
     lines += [_forest_text(x, y + 4, text, anchor="end") for x, text in zip(places, row.columns, strict=False)]
     if row.value is None or not is_known(row.value):
         return "".join([*lines, _forest_text(plot_right + 14, y + 4, NOT_ESTIMABLE, quiet=True)])

@@ -9,6 +9,7 @@ from medcnn.tables import Comparison, Record
 
 MINUS = "\u2212"
 NOT_ESTIMABLE = "not estimable"
+SHORT = {"thousand": "k", "million": "M", "billion": "G", "trillion": "T"}
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -80,6 +81,7 @@ METHODS: dict[str, str] = {
     "linearised": "linearised",
     "mcclish": "McClish-corrected",
     "mcclish_bootstrap": "McClish-corrected, bootstrap",
+    "rcs5": "restricted cubic spline, 5 knots",
     "top_label": "top label",
     "count": "",
     "simulation": "simulation",
@@ -191,13 +193,13 @@ def threshold(value: float | None) -> str:
     return text.rstrip("0").rstrip(".") if "e" not in text and "." in text else text
 
 
-def compact(value: float | None) -> str:
-    """102082 -> 102 thousand; 4652008 -> 4.65 million; a dash when unknown."""
+def compact(value: float | None, *, short: bool = False) -> str:
+    """102082 -> 102 thousand; 4652008 -> 4.65 million, or 102k and 4.65M; a dash when unknown."""
     if value is None or math.isnan(value):
         return "–"
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
         if abs(value) >= size:
-            return f"{value / size:.3g} {word}"
+            return f"{value / size:.3g}{SHORT[word]}" if short else f"{value / size:.3g} {word}"
     return f"{value:.3g}"
 
 

@@ -1,7 +1,6 @@
 """The page as PDF, by WeasyPrint (extra `pdf`)."""
 
 from pathlib import Path
-from typing import Any
 
 from medcnn.errors import MissingExtra, RunError
 
@@ -13,14 +12,13 @@ def to_pdf(html: str, path: Path) -> None:
     """
     try:
         from weasyprint import HTML
+        from weasyprint.urls import FatalURLFetchingError, URLFetcher
     except ImportError as error:
         raise MissingExtra("weasyprint", "pdf", "a PDF report") from error
-    HTML(string=html, url_fetcher=_only_inline).write_pdf(path)
-
-
-def _only_inline(url: str, *_: Any, **__: Any) -> Any:
-    from weasyprint import default_url_fetcher
-
-    if not url.startswith("data:"):
-        raise RunError(f"the report asks for {url[:80]}; a report must hold everything itself")
-    return default_url_fetcher(url)
+    layout = (Path(__file__).parent / "templates" / "pdf.css").read_text(encoding="utf-8")
+    page = html.replace("</head>", f"<style>{layout}</style></head>", 1)
+    only_inline = URLFetcher(allowed_protocols={"data"}, fail_on_errors=True)
+    try:
+        HTML(string=page, url_fetcher=only_inline).write_pdf(path)
+    except FatalURLFetchingError as error:
+        raise RunError(f"{path}: not written, a report must hold everything itself: {error}") from error

@@ -143,7 +143,11 @@ def calibration_section(reading: Reading) -> Section:
     table = overview(results, (*CALIBRATION[:4], "ece"), "Calibration by label", note=note) if len(results.labels) > 1 else None
     blocks = listed(table) + per_label(reading, lambda label: _calibration(reading, label, "" if table else note))
     if len(results.recalibrations) > 1:
-        blocks += [Heading("Before and after recalibration"), *_recalibration_facts(reading), _before_after(results)]
+        blocks += [
+            Heading("Before and after recalibration"),
+            *_recalibration_facts(reading),
+            *per_label(reading, lambda label: [_before_after(results, label)]),
+        ]
     return Section("calibration", "Calibration", blocks, lead)
 
 
@@ -181,19 +185,16 @@ def _written(value: Any) -> str:
     return str(value)
 
 
-def _before_after(results: Results) -> Table:
-    metrics = [metric for metric in ("brier", "log_loss", *CALIBRATION) if results.find(metric)]
+def _before_after(results: Results, label: str) -> Table:
     kinds = sorted(results.recalibrations, key=lambda kind: kind != "none")
-    shift = 1 if len(results.labels) > 1 else 0
     rows: list[Row] = []
-    for label in results.labels:
-        for metric in metrics:
-            found = [results.best(metric, label, recalibration=kind) for kind in kinds]
-            if any(found):
-                rows.append([*([label] if shift else []), metric_title(metric), *(cell(record) for record in found)])
-    columns = [*(["Label"] if shift else []), "Measure", *(recalibration_name(kind).capitalize() for kind in kinds)]
+    for metric in ("auroc", "brier", "log_loss", *CALIBRATION):
+        found = [results.best(metric, label, recalibration=kind) for kind in kinds]
+        if any(found):
+            rows.append([metric_title(metric), *(cell(record) for record in found)])
+    columns = ["Measure", *(recalibration_name(kind).capitalize() for kind in kinds)]
     note = "Temperature, Platt and beta scaling keep the order of the probabilities, and so the AUROC of a binary label."
-    return Table(columns, rows, "The same rows, before and after", note, numeric=range(1 + shift, len(columns)))
+    return Table(columns, rows, f"{label}: the same rows, before and after", note, numeric=range(1, len(columns)))
 
 
 # ---------------------------------------------------------------- overall
@@ -210,7 +211,7 @@ def overall_section(reading: Reading) -> Section:
 
 def _overall(reading: Reading, label: str, note: str) -> list[Any]:
     chart = label_distribution(reading, label)
-    table = record_table(reading.results, OVERALL, [label], "Overall performance", note=note)
+    table = record_table(reading.results, OVERALL, [label], "Overall performance", note=note, narrow=True)
     if chart is None:
         return listed(table)
     return [Figures([chart], beside=listed(table))]

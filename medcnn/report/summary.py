@@ -121,12 +121,13 @@ def _rate_tile(record: Record, title: str, words: str) -> Tile:
 
 def label_table(results: Results) -> Table | None:
     """One row per label: events, AUROC, calibration slope, O:E, then sensitivity and specificity at the first threshold."""
-    threshold_free = overview(results, ("auroc", "calibration_slope", "oe_ratio"), "")
+    threshold_free = overview(results, ("auroc", "calibration_slope", "oe_ratio"), "", averages=results.averages[:1])
     at_point = overview(results, ("sensitivity", "specificity"), "", at_threshold=True)
     if threshold_free is None or at_point is None:
         return threshold_free or at_point
     rates = {row[0]: list(row[2:]) for row in at_point.rows}
     n_rates = len(at_point.columns) - 2
     rows = [[*row, *rates.get(row[0], [""] * n_rates)] for row in threshold_free.rows]
-    columns = [*threshold_free.columns, *at_point.columns[2:]]
+    short = {"Calibration slope": "Slope", "O:E ratio": "O:E"}
+    columns = [short.get(column, column) for column in (*threshold_free.columns, *at_point.columns[2:])]
     return Table(columns, rows, "Each label, with 95% intervals", numeric=range(1, len(columns)), strong_rows=threshold_free.strong_rows)

@@ -43,7 +43,7 @@ class Axis:
     def label(self, value: float) -> str:
         """A tick's text."""
         if self.style == "compact":
-            return compact(value)
+            return compact(value, short=True)
         if self.style != "number":
             return f"{100 * (abs(value) if self.style == 'share' else value):.3g}%"
         return f"{value:.6g}".replace("-", "\u2212")
@@ -237,7 +237,7 @@ def legend_rows(keys: Sequence[Key], left: float, right: float) -> tuple[str, in
     marks, x, y = [], left, 0.0
     row_height = 18
     for name, series, kind in keys:
-        width = 44 + 6.6 * len(name)
+        width = 40 + 6.5 * len(name)
         if x > left and x + width > right:
             x, y = left, y + row_height
         marks.append(

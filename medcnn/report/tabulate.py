@@ -7,6 +7,8 @@ from medcnn.report.lookup import Results
 from medcnn.report.numbers import NOT_ESTIMABLE, count, interval, is_known, method_title, metric_title, metric_value, threshold
 from medcnn.tables import Record
 
+AVERAGE_TITLES = {"macro": "macro average", "weighted": "weighted average", "micro": "micro average", "all": "all classes together"}
+
 
 def cell(record: Record | None, *, before: str = "") -> Cell:
     """The value over its interval; before: stands first in the second line (counts)."""
@@ -18,6 +20,11 @@ def cell(record: Record | None, *, before: str = "") -> Cell:
     return Cell(metric_value(record.metric, record.value), "; ".join(part for part in (before, limits) if part))
 
 
+def label_title(label: str, results: Results) -> str:
+    """A label as it is; an average by its name in words."""
+    return AVERAGE_TITLES[label] if label in results.averages else label
+
+
 def size(record: Record | None) -> str:
     """`events/n` of a record."""
     if record is None:
@@ -26,42 +33,57 @@ def size(record: Record | None) -> str:
 
 
 def record_table(
-    results: Results, metrics: Sequence[str], labels: Sequence[str], caption: str, *, recalibration: str | None = None, note: str = ""
+    results: Results,
+    metrics: Sequence[str],
+    labels: Sequence[str],
+    caption: str,
+    *,
+    recalibration: str | None = None,
+    note: str = "",
+    narrow: bool = False,
 ) -> Table | None:
-    """All records of these metrics and labels with every method; None when there is none."""
+    """All records of these metrics and labels with every method; None when there is none. narrow: for half a page's width."""
     records = [record for label in labels for metric in metrics for record in results.find(metric, label, recalibration=recalibration)]
     if not records:
         return None
-    shift = 1 if len(labels) > 1 else 0
-    rows: list[Row] = [
-        [
-            *([record.label] if shift else []),
-            _titled(record),
-            metric_value(record.metric, record.value),
-            _limits(record),
-            Cell(method_title(record.method) or "–", record.note),
-            size(record),
-        ]
-        for record in records
-    ]
-    columns = [*(["Label"] if shift else []), "Measure", "Value", "95% interval", "Method", "Events/n"]
-    return Table(columns, rows, caption, note, numeric=(1 + shift, 2 + shift, 4 + shift))
+    named = len(labels) > 1
+    rows: list[Row] = []
+    for record in records:
+        first = [label_title(record.label, results)] if named else []
+        last = [] if narrow else [size(record)]
+        rows.append(
+            [
+                *first,
+                _titled(record),
+                cell(record),
+                Cell(method_title(record.method) or "–", record.note if is_known(record.value) else ""),
+                *last,
+            ]
+        )
+    columns = [*(["Label"] if named else []), "Measure", "Value", "95% interval by", *([] if narrow else ["Events/n"])]
+    shift = 1 if named else 0
+    return Table(columns, rows, caption, note, numeric=(1 + shift, 3 + shift))
 
 
 def _titled(record: Record) -> str:
     return metric_title(record.metric) + (f" at {threshold(record.threshold)}" if record.threshold is not None else "")
 
 
-def _limits(record: Record) -> str:
-    return (interval(record.metric, record.low, record.high) if is_known(record.value) else "") or "–"
-
-
-def overview(results: Results, metrics: Sequence[str], caption: str, *, at_threshold: bool = False, note: str = "") -> Table | None:
+def overview(
+    results: Results,
+    metrics: Sequence[str],
+    caption: str,
+    *,
+    at_threshold: bool = False,
+    note: str = "",
+    averages: Sequence[str] | None = None,
+) -> Table | None:
     """One row per label (averages first), one column per metric that has any record; None when there is none.
 
-    at_threshold: at each label's first threshold, which gets a column.
+    at_threshold: at each label's first threshold, which gets a column. averages: those to show (default: all).
     """
-    labels = [*results.averages, *results.labels]
+    above = results.averages if averages is None else averages
+    labels = [*above, *results.labels]
     points = {label: results.thresholds(label)[:1] for label in labels}
 
     def best(metric: str, label: str) -> Record | None:
@@ -78,7 +100,7 @@ def overview(results: Results, metrics: Sequence[str], caption: str, *, at_thres
         first = [threshold(points[label][0]) if points[label] else "–"] if at_threshold else []
         rows.append(
             [
-                label,
+                label_title(label, results),
                 size(results.first(label)) if label in results.labels else "",
                 *first,
                 *(cell(record) if record or label in results.labels else "" for record in found),
@@ -87,5 +109,5 @@ def overview(results: Results, metrics: Sequence[str], caption: str, *, at_thres
     if not shown:
         return None
     columns = ["Label", "Events/n", *(["Threshold"] if at_threshold else []), *(metric_title(metric) for metric in shown)]
-    strong = [k for k, row in enumerate(rows) if row[0] in results.averages]
+    strong = range(sum(any(best(metric, label) for metric in shown) for label in above))
     return Table(columns, rows, caption, note, numeric=range(1, len(columns)), strong_rows=strong)

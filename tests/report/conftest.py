@@ -54,7 +54,9 @@ def distort(frame: pd.DataFrame, labels: Sequence[str], *, exclusive: bool) -> p
     """The same rows with probabilities that are too extreme, as before recalibration."""
     raw = frame.copy()
     p = frame[[f"p_{label}" for label in labels]].to_numpy()
-    raw[[f"p_{label}" for label in labels]] = p**1.7 / (p**1.7).sum(axis=1, keepdims=True) if exclusive else p**1.7 / (p**1.7 + (1 - p) ** 1.7)
+    raw[[f"p_{label}" for label in labels]] = (
+        p**1.7 / (p**1.7).sum(axis=1, keepdims=True) if exclusive else p**1.7 / (p**1.7 + (1 - p) ** 1.7)
+    )
     return raw
 
 
@@ -84,14 +86,24 @@ def task_of(labels: Sequence[str], *, exclusive: bool) -> Task:
 
 
 def make_facts(
-    labels: Sequence[str] = ("pneumonia",), *, n: int = 400, exclusive: bool = False, images_per_patient: int = 1, rich: bool = True, settings: dict[str, Any] | None = None, **changes: Any
+    labels: Sequence[str] = ("pneumonia",),
+    *,
+    n: int = 400,
+    exclusive: bool = False,
+    images_per_patient: int = 1,
+    rich: bool = True,
+    settings: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> RunFacts:
     """Facts of a run, its numbers taken from simulated predictions; rich: with all that a pipeline knows, else those of a bare file."""
     frame = check_predictions(simulate(n, labels, exclusive=exclusive, images_per_patient=images_per_patient), source="made-up")
     config = evaluation(**(settings or {}))
     points = {label: [point.value for point in config.thresholds if point.value is not None] for label in labels}
     tables = {"temperature": frame, "none": distort(frame, labels, exclusive=exclusive)} if rich else {"none": frame}
-    done = [assess(table, config=config, thresholds=points, recalibration=kind, task=task_of(labels, exclusive=exclusive)) for kind, table in tables.items()]
+    done = [
+        assess(table, config=config, thresholds=points, recalibration=kind, task=task_of(labels, exclusive=exclusive))
+        for kind, table in tables.items()
+    ]
     known: dict[str, Any] = {
         "name": "phantom-run",
         "records": [record for assessment in done for record in assessment.records],
@@ -99,7 +111,10 @@ def make_facts(
         "predictions": frame,
     }
     if rich:
-        known |= {**rich_facts(labels), "config": make_config(config, population="Adults with suspected pneumonia, one hospital, 2019 to 2021.")}
+        known |= {
+            **rich_facts(labels),
+            "config": make_config(config, population="Adults with suspected pneumonia, one hospital, 2019 to 2021."),
+        }
     return RunFacts(**{**known, **changes})
 
 
@@ -116,12 +131,34 @@ def make_comparison(labels: Sequence[str] = ("pneumonia",), *, n: int = 400, n_m
             logit = np.log(truth[f"p_{label}"] / (1 - truth[f"p_{label}"]))
             table[f"p_{label}"] = 1 / (1 + np.exp(-(logit + rng.normal(0, 1e-9 + 0.9 * k, n))))
         done = assess(table, config=config, thresholds=points, task=task_of(labels, exclusive=False))
-        card = {"name": name, "n_parameters": 3.4e6 / 5**k, "multiply_adds": 4e8 / 20**k, "input_size_px": 64, "weights": "ImageNet", "images_per_second": 210.0 * (k + 1), "training_seconds": 300.0 / (k + 1)}
+        card = {
+            "name": name,
+            "n_parameters": 3.4e6 / 5**k,
+            "multiply_adds": 4e8 / 20**k,
+            "input_size_px": 64,
+            "weights": "ImageNet",
+            "images_per_second": 210.0 * (k + 1),
+            "training_seconds": 300.0 / (k + 1),
+        }
         tables[name] = table
         models.append(ModelFacts(name=name, records=done.records, curves=done.curves, model=card))
     comparisons = compare_models(tables, config, {name: points for name in names})
-    facts: dict[str, Any] = {"name": " against ".join(names), "models": models, "comparisons": comparisons, "sentences": comparison_sentences(comparisons, margin=0.05), "margin": 0.05}
-    return ComparisonFacts(**{**facts, "same": {"images": n, "patients": n}, "versions": {"medcnn": "0.1.0"}, "hashes": {name: "d" * 64 for name in names}, **changes})
+    facts: dict[str, Any] = {
+        "name": " against ".join(names),
+        "models": models,
+        "comparisons": comparisons,
+        "sentences": comparison_sentences(comparisons, margin=0.05),
+        "margin": 0.05,
+    }
+    return ComparisonFacts(
+        **{
+            **facts,
+            "same": {"images": n, "patients": n},
+            "versions": {"medcnn": "0.1.0"},
+            "hashes": {name: "d" * 64 for name in names},
+            **changes,
+        }
+    )
 
 
 def rich_facts(labels: Sequence[str]) -> dict[str, Any]:
