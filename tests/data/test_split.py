@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medcnn.data import stratification
 from medcnn.data.split import count_parts, deal, split_hash
 from medcnn.data.stratification import deal_units
 from medcnn.errors import InputError
@@ -145,6 +146,13 @@ def deviations(table, split, labels, fractions):
     return np.array(worst)
 
 
+def test_val_of_a_fold_has_its_share_of_all_patients():
+    table, labels = cohort(200)
+    counts = count_parts(table, deal(table, plan("kfold", n_folds=4, val_fraction=0.15), labels=labels, seed=0), labels)
+    share = counts.pivot(index="fold", columns="part", values="n_patients") / 200
+    assert np.abs(share[["train", "val", "test"]] - [0.6, 0.15, 0.25]).to_numpy().max() < 0.0051  # one patient
+
+
 @pytest.mark.parametrize(("n_labels", "multiclass"), [(1, False), (4, True), (8, False)])
 def test_shares_are_within_two_patients_and_far_better_than_chance(n_labels, multiclass):
     table, labels = cohort(400, n_labels, multiclass=multiclass)
@@ -194,6 +202,19 @@ def test_dealing_is_close_to_the_best_of_all_ways(fractions):
             gaps.append((ours - costs.min()) / (np.median(costs) - costs.min()))
     assert len(gaps) >= 5
     assert np.mean(gaps) < 0.06  # 0: the best there is, 1: the median of all ways
+
+
+def test_sweeps_bring_it_closer(monkeypatch):
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(1, 9, 40)
+    per_class = np.minimum(rng.integers(0, 4, (40, 3)) * (rng.random((40, 3)) < 0.5), sizes[:, None])
+    fractions, sums = (0.65, 0.15, 0.2), {}
+    for n_sweeps in (0, 2):
+        monkeypatch.setattr(stratification, "N_SWEEPS", n_sweeps)
+        dealt = np.stack([deal_units(per_class, sizes, fractions, np.random.default_rng(seed)) for seed in range(20)])
+        sums[n_sweeps] = imbalance(per_class, sizes, dealt, fractions)
+    assert (sums[2] <= sums[0] + 1e-9).all()
+    assert sums[2].mean() < 0.9 * sums[0].mean()
 
 
 def test_alike_units_are_dealt_exactly():
@@ -323,6 +344,16 @@ def test_given_folds_are_the_test_folds():
     assert len(tested) == len(table)
     assert set(split["part"]) == {"train", "val", "test"}
     assert any("3 folds are given" in note for note in split.attrs["notes"])
+    assert split_hash(deal(table, plan("given"), labels=labels, seed=1)) != split_hash(split)  # its val is dealt
+
+
+def test_class_that_train_was_not_given_cannot_be_dealt_to_val():
+    table, labels = cohort(80, 3, multiclass=True)
+    table = with_parts(table, ("train", "test"))
+    in_train = table["given_part"] == "train"
+    table.loc[in_train & (table["y_l2"] == 1), ["y_l0", "y_l2"]] = [1, 0]
+    split = deal(table, plan("given"), labels=labels, seed=0)
+    assert split.attrs["notes"][1:] == ["The given part train has no image of class l2.", "The given part val has no image of class l2."]
 
 
 @pytest.mark.parametrize(
