@@ -33,7 +33,8 @@ class Policy:
 
 
 # No flips where left and right differ: the heart's side is a finding.
-_XRAY = Policy(rotation=12, scale=0.15, shift=0.08, brightness=0.1, contrast=0.25, gamma=0.25, noise=0.03)
+# Mirrored beyond the border: black corners that no real image has moved the network's statistics, and its probabilities with them.
+_XRAY = Policy(rotation=12, scale=0.15, shift=0.08, brightness=0.1, contrast=0.25, gamma=0.25, noise=0.03, reflect=True)
 POLICIES: dict[str, Policy] = {
     "chest_xray": _XRAY,
     "xray": _XRAY,

@@ -1,0 +1,61 @@
+"""What a cohort is, from its manifest alone: the facts from which the plan is made."""
+
+import numpy as np
+import pandas as pd
+
+from medcnn.cohort import Fingerprint
+from medcnn.config import Auto
+from medcnn.errors import InputError
+from medcnn.tables import Task, infer_task, label_matrix, label_names
+
+QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
+
+
+def fingerprint(manifest: pd.DataFrame, *, task: Task | Auto = "auto") -> Fingerprint:
+    """Counts, prevalence and sizes of a checked manifest; no image is read.
+
+    Raises InputError when the task that was asked for does not fit the labels.
+    """
+    labels = tuple(label_names(manifest))
+    y = label_matrix(manifest, labels)
+    known = ~np.isnan(y)
+    return Fingerprint(
+        task=_resolve(task, y),
+        labels=labels,
+        n_images=len(manifest),
+        n_patients=int(manifest["patient_id"].nunique()),
+        n_labelled={label: int(known[:, k].sum()) for k, label in enumerate(labels)},
+        n_positive={label: int(np.nansum(y[:, k])) for k, label in enumerate(labels)},
+        n_positive_patients={label: int(manifest.loc[y[:, k] == 1, "patient_id"].nunique()) for k, label in enumerate(labels)},
+        prevalence={label: float(np.nanmean(y[:, k])) if known[:, k].any() else 0.0 for k, label in enumerate(labels)},
+        images_per_patient=_quantiles(manifest.groupby("patient_id").size()),
+        height_px=_quantiles(manifest["height"]),
+        width_px=_quantiles(manifest["width"]),
+        aspect_ratio=_quantiles(manifest["width"] / manifest["height"]),
+        bit_depths=_counts(manifest, "bit_depth"),
+        channels=_counts(manifest, "channels"),
+        sites=_counts(manifest, "site"),
+        parts=_counts(manifest, "given_part"),
+        n_bytes=int(manifest["n_bytes"].sum()) if "n_bytes" in manifest else 0,
+        extra={"has_given_fold": "given_fold" in manifest},
+    )
+
+
+def _resolve(task: Task | Auto, y: np.ndarray) -> Task:
+    seen = infer_task(y)
+    if task in {"auto", seen}:
+        return seen
+    if task == "multilabel" and y.shape[1] > 1:
+        return task
+    expected = "one label" if task == "binary" else "exactly one class in every image, none missing"
+    raise InputError(f"task {task} does not fit the labels: expected {expected}; {y.shape[1]} label columns look {seen}; set task: auto")
+
+
+def _quantiles(values: pd.Series) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in np.quantile(values.to_numpy(dtype=float), QUANTILES))
+
+
+def _counts(manifest: pd.DataFrame, column: str) -> dict[str, int]:
+    if column not in manifest:
+        return {}
+    return {str(value): int(n) for value, n in manifest[column].dropna().value_counts().sort_index().items()}
