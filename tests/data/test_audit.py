@@ -76,8 +76,8 @@ def test_copies_with_different_labels_are_an_error_and_all_leave() -> None:
 
 
 def test_a_missing_label_conflicts_with_nothing() -> None:
-    manifest = same_pixels(cohort(), 3, 8)
-    manifest.loc[8, "y_0"] = np.nan
+    manifest = same_pixels(same_pixels(cohort(), 3, 8), 4, 9)
+    manifest.loc[[8, 9], "y_0"] = np.nan  # beside a 0 and beside a 1
     assert set(found(manifest)) == {"duplicate", "missing_labels"}
 
 

@@ -127,6 +127,15 @@ def test_padding_is_black_and_does_not_move_the_window(tmp_path: Path, photometr
     np.testing.assert_array_equal(drawn[:, 3:], levels(1 - np.clip(shares, 0, 1) if photometric == "MONOCHROME1" else shares))
 
 
+def test_padding_of_signed_pixels_written_as_an_unsigned_number(tmp_path: Path) -> None:
+    dataset = make_dicom(SIGNED, WindowCenter=0, WindowWidth=5000)
+    dataset.add_new(0x00280120, "US", 65536 - 2048)  # -2048, the first pixel
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    drawn = read_dicom(tmp_path / "a.dcm")
+    assert drawn[0, 0] == 0
+    assert (drawn.ravel()[1:] > 0).all()
+
+
 def test_a_padding_range(tmp_path: Path) -> None:
     drawn = shown(tmp_path, RAMP, PixelPaddingValue=3000, PixelPaddingRangeLimit=4095, WindowCenter=2000, WindowWidth=4000)
     assert (drawn[RAMP >= 3000] == 0).all()
@@ -515,7 +524,8 @@ def test_no_identity_reaches_any_output(tmp_path: Path) -> None:
         assert decode_row(row.path, row.frame, root=root).shape == (16, 16)
 
 
-def test_no_error_names_anybody(tmp_path: Path) -> None:
+def test_no_error_and_no_log_names_anybody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
     for number, elements in enumerate([{"PixelData": bytes(10)}, {"Rows": None}, {"PixelData": None}]):
         dataset = make_dicom(RAMP)
         plant(dataset)
@@ -526,6 +536,10 @@ def test_no_error_names_anybody(tmp_path: Path) -> None:
         with pytest.raises(UnreadableImage) as caught:
             read_dicom(path)
         assert PLANTED not in str(caught.value)
+        with pytest.raises(InputError) as not_ingested:
+            ingest(config(tmp_path))
+        assert PLANTED not in str(not_ingested.value)
+    assert PLANTED not in caplog.text
 
 
 # ---------------------------------------------------------------- the real files

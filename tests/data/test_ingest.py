@@ -411,6 +411,9 @@ def test_near_pairs_are_those_of_a_comparison_of_all_with_all() -> None:
         bits[row] = bits[row // 2]
         flipped = rng.choice(256, row % 15, replace=False)
         bits[row, flipped] ^= 1
+    for row, first in ((51, 0), (53, 1)):  # changed in every band but the last, and in every band but the first
+        bits[row + 1] = bits[row]
+        bits[row + 1, first : first + NEAR_BITS] ^= 1
     hashes = [np.packbits(row).tobytes().hex() for row in bits]
     hashes[50] = ""
     expected = [
