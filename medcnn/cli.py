@@ -27,6 +27,7 @@ Update = Annotated[bool, typer.Option("--update", help="The folder holds a run o
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only")]
 
 # What the user can mend, although the system and not medcnn found it.
+INTERRUPTED = 130  # what Ctrl-C ends with
 USER_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 
@@ -250,8 +251,10 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         todo = "; free some disk space and run again" if error.errno == errno.ENOSPC else ""
         _stop(f"{place}{error.strerror or error}{todo}", 2 if error.errno in USER_ERRNOS else 1)
-    except KeyboardInterrupt:
-        _stop("stopped; the same command goes on from here", 130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _stop("stopped; the same command goes on from here", INTERRUPTED)
+        raise
 
 
 def _stop(message: str, code: int) -> None:
