@@ -64,7 +64,7 @@ def _threshold_table(reading: Reading, label: str, points: list[float]) -> Table
     results = reading.results
     columns = ["Measure", *(f"p ≥ {threshold(value)}" for value in points)]
     rows: list[Row] = []
-    rules = [f"{threshold(value)}: {rule}." for value in points if (rule := reading.rule(label, value)) and rule != "fixed"]
+    rules = [f"{threshold(value)}: {rule}." for value in points if (rule := reading.rule(label, value))]
     counts = [reading.cells(label, value) for value in points]
     if all(counts):
         rows += [[metric_title(name), *(count(cells[k]) for cells in counts if cells)] for k, name in enumerate(COUNTS)]

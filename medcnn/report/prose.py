@@ -18,10 +18,11 @@ from medcnn.report.numbers import (
     threshold,
 )
 from medcnn.report.reading import Reading
-from medcnn.report.words import calibration_verdict, part_name, recalibration_name
+from medcnn.report.words import calibration_verdict, part_name, recalibration_name, rows_words, rule_words
 from medcnn.tables import Record
 
 MANY_LABELS = 6
+PURPOSES = {"train": "training", "val": "tuning", "test": "testing"}
 MEASURE_WORDS = {
     "calibration_intercept": "calibration intercept",
     "calibration_slope": "calibration slope",
@@ -34,8 +35,34 @@ MEASURE_WORDS = {
 
 def methods_paragraph(reading: Reading) -> Editable:
     """What was done, in the past tense."""
-    sentences = [*_model_sentences(reading), *_split_sentences(reading), *_measure_sentences(reading)]
+    sentences = [
+        *_cohort_sentences(reading),
+        *_model_sentences(reading),
+        *_split_sentences(reading),
+        *_measure_sentences(reading),
+        _software_sentence(reading),
+    ]
     return Editable("Methods", " ".join(sentence for sentence in sentences if sentence))
+
+
+def _cohort_sentences(reading: Reading) -> list[str]:
+    flow, counts = reading.facts.flow, reading.facts.counts
+    sentences = []
+    if flow is not None:
+        left = f"; {plural(len(flow.excluded), 'entry', 'entries')} of {count(flow.n_found)} found were left out" if flow.excluded else ""
+        sentences.append(f"The cohort held {plural(flow.n_images, 'image')} of {plural(flow.n_patients, 'patient')}{left}.")
+    if counts is not None and ("fold" not in counts or counts["fold"].nunique() == 1):
+        said = [
+            f"{plural(row['n_patients'], 'patient')} ({plural(row['n_images'], 'image')}) for {PURPOSES.get(str(row['part']), str(row['part']))}"
+            for row in counts.to_dict("records")
+        ]
+        sentences.append(f"We used {join_words(said)}.")
+    return sentences
+
+
+def _software_sentence(reading: Reading) -> str:
+    named = [f"{key} {value}" for key, value in reading.facts.versions.items() if key in {"medcnn", "torch"}]
+    return f"The analysis was made with {join_words(named)}." if named else ""
 
 
 def _model_sentences(reading: Reading) -> list[str]:
@@ -75,11 +102,11 @@ def _split_sentences(reading: Reading) -> list[str]:
         sentences.append(f"{how[plan.split.scheme]}; all images of a patient stayed in one part.")
     kind = reading.results.recalibration
     if kind != "none":
-        fitted = str(reading.facts.recalibration_info.get("fitted_on", "the tuning part"))
+        fitted = rows_words(str(reading.facts.recalibration_info.get("fitted_on", "the tuning part")))
         sentences.append(f"Probabilities were recalibrated by {recalibration_name(kind)}, fitted on {fitted} only.")
-    rules = list(dict.fromkeys(point.rule for point in reading.facts.thresholds))
+    rules = list(dict.fromkeys(rule_words(point.rule) for point in reading.facts.thresholds))
     if rules:
-        where = list(dict.fromkeys(point.chosen_on for point in reading.facts.thresholds if point.chosen_on))
+        where = list(dict.fromkeys(rows_words(point.chosen_on) for point in reading.facts.thresholds if point.chosen_on))
         sentences.append(
             f"Thresholds were set by {join_words(rules)}"
             + (f" on {join_words(where)}" if where else "")

@@ -10,6 +10,7 @@ from medcnn.evaluation.levels import UnitTable, at_level
 from medcnn.report.counts import ThresholdCounts, count_thresholds, probability_bins
 from medcnn.report.facts import RunFacts
 from medcnn.report.lookup import Distribution, Results
+from medcnn.report.words import rows_words, rule_words
 from medcnn.tables import Task, infer_task, label_matrix, label_names
 
 COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
@@ -110,7 +111,7 @@ class Reading:
         """How a threshold was chosen, in words; empty when unknown."""
         for point in self.facts.thresholds:
             if point.label == label and abs(point.threshold - threshold) < 1e-9:
-                return point.rule + (f", chosen on {point.chosen_on}" if point.chosen_on else "")
+                return rule_words(point.rule) + (f", on {rows_words(point.chosen_on)}" if point.chosen_on else "")
         return ""
 
     def prevalence(self, label: str) -> float | None:

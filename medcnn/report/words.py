@@ -18,6 +18,13 @@ RECALIBRATIONS = {
     "beta": "beta calibration",
     "intercept": "recalibration in the large",
 }
+RULES = {
+    "youden": "the highest Youden index",
+    "sensitivity": "a sensitivity of at least {value}",
+    "specificity": "a specificity of at least {value}",
+    "cost": "the lowest cost, one missed case weighing as much as {value} false alarms",
+    "fixed": "a value fixed beforehand",
+}
 MIN_EVENTS = 100
 
 
@@ -35,6 +42,17 @@ def part_name(part: str, *, external: bool | None = None) -> str:
     if part == "test" and external is not None:
         return "external test" if external else "internal test"
     return PART_NAMES.get(part, part)
+
+
+def rule_words(rule: str) -> str:
+    """`sensitivity 0.95` -> a sensitivity of at least 0.95; other words stay as they are."""
+    name, _, value = rule.partition(" ")
+    return RULES[name].format(value=value) if name in RULES and bool(value) == ("{value}" in RULES[name]) else rule
+
+
+def rows_words(rows: str) -> str:
+    """The rows that something was fitted on, in CLAIM's words: validation rows -> tuning rows."""
+    return rows.replace("validation", "tuning")
 
 
 def recalibration_name(kind: str) -> str:

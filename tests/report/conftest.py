@@ -14,6 +14,7 @@ from medcnn.cohort import Exclusion, Finding, Flow
 from medcnn.config import Config, EvaluationConfig, ThresholdConfig, build_config
 from medcnn.evaluation.assessment import assess
 from medcnn.evaluation.comparison import compare_models, comparison_sentences
+from medcnn.plan import Plan
 from medcnn.report.facts import ComparisonFacts, ErrorImage, ModelFacts, OperatingPoint, RunFacts
 from medcnn.tables import Task, check_predictions
 
@@ -113,6 +114,7 @@ def make_facts(
     if rich:
         known |= {
             **rich_facts(labels),
+            "plan": make_plan(labels, exclusive=exclusive),
             "config": make_config(config, population="Adults with suspected pneumonia, one hospital, 2019 to 2021."),
         }
     return RunFacts(**{**known, **changes})
@@ -142,7 +144,7 @@ def make_comparison(labels: Sequence[str] = ("pneumonia",), *, n: int = 400, n_m
         }
         tables[name] = table
         models.append(ModelFacts(name=name, records=done.records, curves=done.curves, model=card))
-    comparisons = compare_models(tables, config, {name: points for name in names})
+    comparisons = compare_models(tables, config, dict.fromkeys(names, points))
     facts: dict[str, Any] = {
         "name": " against ".join(names),
         "models": models,
@@ -155,10 +157,32 @@ def make_comparison(labels: Sequence[str] = ("pneumonia",), *, n: int = 400, n_m
             **facts,
             "same": {"images": n, "patients": n},
             "versions": {"medcnn": "0.1.0"},
-            "hashes": {name: "d" * 64 for name in names},
+            "hashes": dict.fromkeys(names, "d" * 64),
             **changes,
         }
     )
+
+
+def make_plan(labels: Sequence[str], *, exclusive: bool) -> Plan:
+    """A plan with a reason or two."""
+    training = {
+        "epochs": 15,
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "backbone_lr_factor": 0.1,
+        "head_epochs": 1,
+        "imbalance": "none",
+        "precision": "float32",
+        "n_workers": 2,
+    }
+    return Plan.model_validate(
+        {
+            "task": task_of(labels, exclusive=exclusive), "labels": list(labels), "seed": 0, "split": {"scheme": "holdout"},
+            "image": {"size_px": 128, "channels": 3, "fit": "pad"}, "augment": {"policy": "chest_xray"},
+            "model": {"name": "tf_efficientnet_lite0", "pretrained": True, "dropout": 0.2}, "training": training,
+            "reasons": {"image.size_px": "large enough for the finding, small enough for two cores", "training.epochs": "few patients"},
+        }
+    )  # fmt: skip
 
 
 def rich_facts(labels: Sequence[str]) -> dict[str, Any]:
@@ -190,10 +214,7 @@ def rich_facts(labels: Sequence[str]) -> dict[str, Any]:
             )
         ],
         "counts": parts,
-        "thresholds": [
-            OperatingPoint(label=label, threshold=THRESHOLD, rule="the highest Youden index", chosen_on="the tuning part")
-            for label in labels
-        ],
+        "thresholds": [OperatingPoint(label=label, threshold=THRESHOLD, rule="youden", chosen_on="validation rows") for label in labels],
         "history": pd.DataFrame(
             {
                 "epoch": epochs,

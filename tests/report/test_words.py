@@ -1,0 +1,101 @@
+"""Calibration in words, and the cautions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medcnn.cohort import Finding
+from medcnn.report.facts import CURVE_COLUMNS, RunFacts
+from medcnn.report.lookup import Results
+from medcnn.report.reading import read_facts
+from medcnn.report.words import calibration_verdict, cautions, part_name, rule_words
+from medcnn.tables import Record
+
+Facts = Callable[..., RunFacts]
+Interval = tuple[float | None, float | None]
+
+
+def results(intercept: Interval, slope: Interval) -> Results:
+    records = [
+        Record(metric="calibration_intercept", label="x", value=0.1, low=intercept[0], high=intercept[1]),
+        Record(metric="calibration_slope", label="x", value=0.8, low=slope[0], high=slope[1]),
+        Record(metric="oe_ratio", label="x", value=1.1, low=0.9, high=1.3),
+    ]
+    return Results(records, pd.DataFrame(columns=list(CURVE_COLUMNS)))
+
+
+@pytest.mark.parametrize(
+    ("intercept", "slope", "word", "said"),
+    [
+        ((-0.2, 0.3), (0.8, 1.3), "No departure shown", "agree within the uncertainty"),
+        ((0.1, 0.3), (0.8, 1.3), "Too low", "too low on average (observed to expected 1.10, 0.90 to 1.30)"),
+        ((-0.3, -0.1), (0.8, 1.3), "Too high", "too high on average"),
+        ((-0.2, 0.3), (0.5, 0.9), "Too extreme", "low ones too low, high ones too high"),
+        ((-0.2, 0.3), (1.1, 1.3), "Too moderate", "low ones too high, high ones too low"),
+        ((0.1, 0.3), (0.5, 0.9), "Too low and too extreme", "too low on average"),
+        ((None, None), (0.5, 0.9), "Too extreme", "too extreme"),
+    ],
+)
+def test_calibration_in_words(intercept: Interval, slope: Interval, word: str, said: str) -> None:
+    if intercept == (None, None):
+        made = results(intercept, slope)
+        made.records = [record for record in made.records if record.metric != "oe_ratio"]
+    else:
+        made = results(intercept, slope)
+    verdict, sentence = calibration_verdict(made, "x")
+    assert verdict == word
+    assert said in sentence
+
+
+def test_no_interval_is_no_verdict() -> None:
+    made = results((None, None), (None, None))
+    made.records = [record for record in made.records if record.metric != "oe_ratio"]
+    assert calibration_verdict(made, "x")[0] == "Not estimable"
+
+
+def titles(facts: RunFacts) -> Sequence[str]:
+    reading = read_facts(facts)
+    return [caution.title for caution in cautions(facts, reading.results)]
+
+
+def test_errors_come_first(facts_of: Facts) -> None:
+    facts = facts_of()
+    grave = Finding(severity="error", kind="patient_in_two_parts", text="3 patients.", todo="")
+    quiet = Finding(severity="info", kind="sizes", text="Many sizes.", todo="")
+    found = titles(replace(facts, findings=[quiet, *facts.findings, grave]))
+    assert found[:2] == ["Audit: patient in two parts", "Audit: shortcut"]
+    assert not any("sizes" in title for title in found)
+
+
+def test_the_ledger_counts(facts_of: Facts) -> None:
+    facts = facts_of()
+    assert "Test set opened 2 times" in titles(facts)
+    assert not any("opened" in title for title in titles(replace(facts, ledger=facts.ledger[:1])))
+
+
+def test_certainty_is_counted(facts_of: Facts) -> None:
+    facts = facts_of(rich=False)
+    assert facts.predictions is not None
+    certain = facts.predictions.assign(p_pneumonia=np.where(np.arange(400) < 3, 1.0, facts.predictions["p_pneumonia"]))
+    assert "Probabilities of exactly 0 or 1" not in titles(facts)
+    assert "Probabilities of exactly 0 or 1" in titles(replace(facts, predictions=certain))
+
+
+def test_unknown_origin_of_thresholds_is_said(facts_of: Facts) -> None:
+    assert "Thresholds" in titles(facts_of(rich=False))
+    assert "Thresholds" not in titles(facts_of())
+
+
+def test_parts_in_words() -> None:
+    assert [part_name(part) for part in ("train", "val", "test")] == ["training", "tuning", "test"]
+    assert part_name("test", external=False) == "internal test"
+    assert part_name("test", external=True) == "external test"
+
+
+def test_rules_in_words() -> None:
+    assert rule_words("youden") == "the highest Youden index"
+    assert rule_words("specificity 0.9") == "a specificity of at least 0.9"
+    assert rule_words("what the committee said") == "what the committee said"
