@@ -13,7 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from medcnn.artifact import Key, code_digest, drafted, is_current, make_folder, read_stamp, recover, write_file
-from medcnn.config import Config, build_config, changed_keys, read_yaml, write_config
+from medcnn.config import Config
+from medcnn.config_file import build_config, changed_keys, read_yaml, write_config
 from medcnn.errors import InputError, RunError
 from medcnn.progress import Progress, shown, silent
 
@@ -26,10 +27,10 @@ ROOMS = {
     "ingest": ("tables", "data"),
     "audit": ("tables", "data"),
     "fingerprint": ("data/fingerprint",),
-    "split": ("data/split",),
+    "split": ("data/split", "data/stratification"),
     "cache": ("data/cache", "data/images", "data/dicom"),
     "plan": ("plan", "model/rules"),
-    "train": ("model", "data/augment"),
+    "train": ("model", "data/augment", "data/policies"),
     "predict": ("model",),
     "calibrate": ("evaluation",),
     "evaluate": ("evaluation", "tables"),

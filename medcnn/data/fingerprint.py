@@ -37,7 +37,7 @@ def fingerprint(manifest: pd.DataFrame, *, task: Task | Auto = "auto") -> Finger
         sites=_counts(manifest, "site"),
         parts=_counts(manifest, "given_part"),
         n_bytes=int(manifest["n_bytes"].sum()) if "n_bytes" in manifest else 0,
-        extra={"has_given_fold": "given_fold" in manifest},
+        extra={"n_given_fold": int(manifest["given_fold"].notna().sum()) if "given_fold" in manifest else 0},
     )
 
 

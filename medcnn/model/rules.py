@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from medcnn.cohort import Fingerprint
@@ -19,7 +19,10 @@ TINY_PX = 48  # a smaller source carries no detail that a large backbone was tra
 CPU_PX, GPU_PX = 128, 224
 FEW_PATIENTS = 2000
 RARE = 0.1
-TARGET_STEPS = 2500
+SMALLEST_PX, SMALLEST_PRETRAINED_PX = 32, 64
+TARGET_STEPS, TARGET_STEPS_PRETRAINED = 2500, 1000
+FEWEST_EPOCHS, MOST_EPOCHS = 8, 60
+MOST_WORKERS = 8
 Decision = tuple[Any, str]
 Rule = Callable[[], Decision]
 Decided = TypeVar("Decided", bound=Section)
@@ -60,7 +63,11 @@ def make_plan(found: Fingerprint, config: Config, machine: Machine) -> Plan:
 
     Raises InputError when the config asks for a given split that the cohort does not bring.
     """
+    if config.split.scheme == "given" and not _n_dealt(found):
+        raise InputError("split.scheme is given, but the cohort brings no split; set data.part_column or data.fold_column, or scheme: auto")
     reasons: dict[str, str] = {}
+    if config.training.device != "auto":
+        machine = replace(machine, device=config.training.device.partition(":")[0])
     name = _one("model.name", config.model.name, lambda: _backbone(found, machine), reasons)
     pretrained = _one("model.pretrained", config.model.pretrained, lambda: _pretrained(name), reasons)
     dropout = _one("model.dropout", config.model.dropout, lambda: _dropout(name), reasons)
@@ -70,9 +77,9 @@ def make_plan(found: Fingerprint, config: Config, machine: Machine) -> Plan:
         "channels": lambda: _channels(found, pretrained),
         "fit": lambda: _fit(found),
     }
+    batch_size = _one("training.batch_size", config.training.batch_size, lambda: _batch_size(found, machine), reasons)
     training_rules: dict[str, Rule] = {
-        "epochs": lambda: _epochs(found, pretrained, config),
-        "batch_size": lambda: _batch_size(found, machine),
+        "epochs": lambda: _epochs(found, pretrained, batch_size),
         "learning_rate": lambda: _learning_rate(name, pretrained),
         "backbone_lr_factor": lambda: _backbone_lr_factor(pretrained),
         "head_epochs": lambda: _head_epochs(pretrained),
@@ -86,10 +93,10 @@ def make_plan(found: Fingerprint, config: Config, machine: Machine) -> Plan:
         seed=config.seed,
         split=_section("split", config.split, SplitPlan, {"scheme": lambda: _scheme(found)}, reasons),
         image=_section("image", config.image, ImagePlan, image_rules, reasons),
-        augment=_section("augment", config.augment, AugmentPlan, {"policy": lambda: _policy(config, found)}, reasons),
+        augment=_section("augment", config.augment, AugmentPlan, {"policy": lambda: _policy(config)}, reasons),
         model=model,
-        training=_section("training", config.training, TrainingPlan, training_rules, reasons),
-        reasons=_checked_reasons(reasons, found, config),
+        training=_section("training", config.training.model_copy(update={"batch_size": batch_size}), TrainingPlan, training_rules, reasons),
+        reasons=reasons,
     )
 
 
@@ -110,36 +117,33 @@ def _one(key: str, value: Any, rule: Rule, reasons: dict[str, str]) -> Any:
     return value
 
 
-def _checked_reasons(reasons: dict[str, str], found: Fingerprint, config: Config) -> dict[str, str]:
-    if config.split.scheme == "given" and not _brings_split(found):
-        raise InputError("split.scheme is given, but the cohort brings no split; set data.part_column or data.fold_column, or scheme: auto")
-    return reasons
-
-
-def _brings_split(found: Fingerprint) -> bool:
-    return bool(found.parts) or bool(found.extra.get("has_given_fold"))
+def _n_dealt(found: Fingerprint) -> int:
+    """Images for which the cohort itself brings a part or a fold."""
+    return max(sum(found.parts.values()), int(found.extra.get("n_given_fold", 0)))
 
 
 # ---------------------------------------------------------------- rules: split, image, augmentation
 
 
 def _scheme(found: Fingerprint) -> Decision:
-    if _brings_split(found):
+    n_dealt = _n_dealt(found)
+    if n_dealt == found.n_images:
         return "given", "the cohort brings its own split, and numbers should stay comparable with others on it"
+    unused = f"its own split covers {n_dealt} of {found.n_images} images and is not used; " if n_dealt else ""
     if found.n_patients < FEW_PATIENTS:
-        return "kfold", f"{found.n_patients} patients are few: when each is tested once, the intervals are as narrow as the cohort allows"
-    return "holdout", f"{found.n_patients} patients are enough for a test part of its own"
+        return "kfold", f"{unused}{found.n_patients} patients are few, and testing each of them once gives the narrowest intervals"
+    return "holdout", f"{unused}{found.n_patients} patients are enough for a test part of its own"
 
 
 def _size(found: Fingerprint, machine: Machine, pretrained: bool) -> Decision:
     short = int(min(found.height_px[2], found.width_px[2]))
     cap = GPU_PX if machine.device != "cpu" else CPU_PX
+    if pretrained and short < SMALLEST_PRETRAINED_PX:
+        return SMALLEST_PRETRAINED_PX, f"the images are {short} px; a pretrained backbone needs about 64 px to keep a feature map"
     if short <= TINY_PX:
-        if pretrained:
-            return 64, f"the images are {short} px; a pretrained backbone needs about 64 px to keep a feature map"
-        return short, f"the images' own size: {short} px"
+        return max(8, short), f"the images' own size: {short} px"
     if short <= cap:
-        return max(32, short // 32 * 32), f"the median short side is {short} px"
+        return max(SMALLEST_PX, short // 32 * 32), f"the median short side is {short} px, rounded down to a multiple of 32"
     return cap, f"the median short side is {short} px; {cap} px is what {'a GPU' if cap == GPU_PX else 'a CPU'} trains in reasonable time"
 
 
@@ -158,7 +162,7 @@ def _fit(found: Fingerprint) -> Decision:
     return "pad", f"aspect ratios go from {low:.2f} to {high:.2f}: padding keeps all of each image and its proportions"
 
 
-def _policy(config: Config, found: Fingerprint) -> Decision:
+def _policy(config: Config) -> Decision:
     if config.modality != "auto":
         return config.modality, f"the modality is {config.modality}"
     return "generic", "the modality is not given: only changes that suit any image; set modality to have its own policy"
@@ -199,12 +203,10 @@ def _batch_size(found: Fingerprint, machine: Machine) -> Decision:
     return 64, "a usual size that fits everywhere"
 
 
-def _epochs(found: Fingerprint, pretrained: bool, config: Config) -> Decision:
-    given = config.training.batch_size
-    batch = given if isinstance(given, int) else 64
-    steps = TARGET_STEPS // (2 if pretrained else 1)
-    epochs = max(8, min(60, round(steps * batch / max(1, found.n_images))))
-    return epochs, f"about {steps} steps over {found.n_images} images, between 8 and 60 epochs"
+def _epochs(found: Fingerprint, pretrained: bool, batch_size: int) -> Decision:
+    steps = TARGET_STEPS_PRETRAINED if pretrained else TARGET_STEPS
+    epochs = max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(steps * batch_size / found.n_images)))
+    return epochs, f"about {steps} steps of {batch_size} over {found.n_images} images, between {FEWEST_EPOCHS} and {MOST_EPOCHS} epochs"
 
 
 def _learning_rate(name: str, pretrained: bool) -> Decision:
@@ -243,4 +245,4 @@ def _precision(name: str, machine: Machine) -> Decision:
 def _n_workers(machine: Machine) -> Decision:
     if machine.device == "cpu":
         return 0, "the network itself keeps the cores busy"
-    return min(8, max(1, machine.n_cores - 1)), f"{machine.n_cores} cores augment while the GPU trains"
+    return min(MOST_WORKERS, max(1, machine.n_cores - 1)), f"{machine.n_cores} cores augment while the GPU trains"
