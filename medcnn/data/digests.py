@@ -18,8 +18,9 @@ def pixel_digest(pixels: np.ndarray) -> str:
     """sha256 of shape, dtype and samples. Colour pixels without any colour count as grey, so a grey copy is found."""
     if pixels.ndim == 3 and np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 0], pixels[..., 2]):
         pixels = pixels[..., 0]
-    header = f"{pixels.shape} {pixels.dtype.name} ".encode()
-    return hashlib.sha256(header + pixels.tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype.name} ".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 def perceptual_hash(pixels: np.ndarray) -> str:
@@ -29,7 +30,7 @@ def perceptual_hash(pixels: np.ndarray) -> str:
     Zauner 2010, Implementation and Benchmarking of Perceptual Image Hash Functions, section 3.2.1.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
-    small = cv2.resize(grey.astype(np.float32), (64, 64), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
     if small.std() < _FLAT[pixels.dtype]:
         return ""
     low = cv2.dct(small)[:16, :16]
