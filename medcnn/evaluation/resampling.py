@@ -9,9 +9,10 @@ from scipy import sparse
 from medcnn.evaluation.bootstrap import resample_counts
 from medcnn.evaluation.estimates import Estimate, FloatArray, IntArray
 
-BUDGET = 200_000_000  # patients times resamples that a clustered bootstrap may draw
+BUDGET = 100_000_000  # patients times resamples that a clustered bootstrap may draw
 FEWEST = 200
 FEW_CELLS = 16
+FEW_RESAMPLES = 1000  # below, the note says how many there were
 
 
 def affordable_resamples(n_resamples: int, patients: IntArray | None) -> int:
@@ -61,6 +62,8 @@ def percentile_estimate(value: float, replicates: FloatArray, *, note: str = "")
         )
     low, high = np.quantile(finite, [0.025, 0.975])
     lost = replicates.size - finite.size
+    if replicates.size < FEW_RESAMPLES:
+        note = _join(note, f"{replicates.size} resamples")
     return Estimate(
         value=value,
         low=float(low),
