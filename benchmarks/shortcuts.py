@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medcnn.config import Config, read_config
+from medcnn.config import Config
+from medcnn.config_file import read_config
 from medcnn.data.audit import audit, exclude
 from medcnn.data.cache import prepare_image
 from medcnn.data.ingest import ingest, row_reader

@@ -12,8 +12,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "read_config": "medcnn.config",
-    "build_config": "medcnn.config",
+    "read_config": "medcnn.config_file",
+    "build_config": "medcnn.config_file",
     "finetune": "pipelines.finetune",
     "evaluate": "pipelines.evaluate",
     "compare": "pipelines.compare",

@@ -37,7 +37,7 @@ def run(config: ConfigFile, overrides: Overrides = None, out: Out = None, update
 
     Example: medcnn run configs/pneumoniamnist.yaml training.epochs=5 --out reports/quick
     """
-    from medcnn.config import read_config
+    from medcnn.config_file import read_config
     from pipelines.finetune import finetune
 
     done = finetune(read_config(config, overrides or ()), out, update=update, quiet=quiet)
@@ -51,7 +51,7 @@ def plan(config: ConfigFile, overrides: Overrides = None, out: Out = None, updat
 
     Example: medcnn plan configs/covid_cxr.yaml
     """
-    from medcnn.config import read_config
+    from medcnn.config_file import read_config
     from pipelines.finetune import make_plan
 
     folder = make_plan(read_config(config, overrides or ()), out, update=update)
@@ -65,7 +65,7 @@ def audit(config: ConfigFile, overrides: Overrides = None, out: Out = None, upda
 
     Example: medcnn audit configs/histology.yaml
     """
-    from medcnn.config import read_config
+    from medcnn.config_file import read_config
     from pipelines.finetune import make_audit
 
     print(make_audit(read_config(config, overrides or ()), out, update=update))
@@ -226,7 +226,7 @@ def schema() -> None:
 
     Example: medcnn schema > configs/schema.json
     """
-    from medcnn.config import config_schema
+    from medcnn.config_file import config_schema
 
     print(config_schema())
 

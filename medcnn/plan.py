@@ -9,17 +9,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from medcnn.config import (
-    AugmentConfig,
-    ImageConfig,
-    Modality,
-    ModelConfig,
-    Section,
-    SplitConfig,
-    TrainingConfig,
-    explain_problems,
-    read_yaml,
-)
+from medcnn.config import AugmentConfig, ImageConfig, Modality, ModelConfig, Section, SplitConfig, TrainingConfig
+from medcnn.config_file import explain_problems, read_yaml
 from medcnn.errors import InputError
 from medcnn.tables import Task
 

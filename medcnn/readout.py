@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from medcnn.artifact import read_stamp, write_file
-from medcnn.cohort import read_findings, read_fingerprint, read_flow
+from medcnn.cohort import Exclusion, read_findings, read_fingerprint, read_flow
 from medcnn.config import Config
 from medcnn.evaluation.calibrator import Calibrator
 from medcnn.plan import Plan, read_plan
@@ -37,7 +37,8 @@ def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[int, Path]
         config=run.config,
         plan=decided,
         flow=read_flow(folders["ingest"] / "flow.json"),
-        findings=read_findings(folders["audit"] / "findings.json"),
+        excluded=[Exclusion(**row) for row in json.loads((folders["audit"] / "excluded.json").read_text(encoding="utf-8"))],
+        findings=[*read_findings(folders["shortcuts"] / "findings.json"), *read_findings(folders["audit"] / "findings.json")],
         fingerprint=read_fingerprint(folders["fingerprint"] / "fingerprint.json"),
         split=read_table(folders["split"] / "split.parquet"),
         counts=read_table(folders["split"] / "counts.csv"),

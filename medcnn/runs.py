@@ -20,7 +20,7 @@ from medcnn.progress import Progress, shown, silent
 
 CONFIG_FILE = "config.yaml"
 LEDGER_FILE = "test_ledger.jsonl"
-COHORT_STAGES = ("ingest", "audit", "fingerprint", "split", "cache")
+COHORT_STAGES = ("ingest", "audit", "fingerprint", "split", "cache", "shortcuts")
 
 # Which source a stage's result depends on: a change there makes the stage run again.
 ROOMS = {
@@ -29,6 +29,7 @@ ROOMS = {
     "fingerprint": ("data/fingerprint",),
     "split": ("data/split", "data/stratification"),
     "cache": ("data/cache", "data/images", "data/dicom"),
+    "shortcuts": ("data", "evaluation"),
     "plan": ("plan", "model/rules"),
     "train": ("model", "data/augment", "data/policies"),
     "predict": ("model",),
@@ -36,8 +37,6 @@ ROOMS = {
     "evaluate": ("evaluation", "tables"),
     "explain": ("model/explain",),
     "report": ("report", "evaluation", "readout"),
-    "import": ("tables",),
-    "compare": ("evaluation", "tables"),
 }
 
 

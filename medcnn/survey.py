@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from medcnn.config import DataConfig, build_config
+from medcnn.config import DataConfig
+from medcnn.config_file import build_config
 from medcnn.errors import InputError
 from medcnn.tables import read_table
 

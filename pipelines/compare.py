@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from medcnn.config import build_evaluation
+from medcnn.config_file import build_evaluation
 from medcnn.predictions import compare_tables, read_model
 
 

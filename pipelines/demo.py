@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from medcnn.config import read_config
+from medcnn.config_file import read_config
 from pipelines.compare import compare
 from pipelines.finetune import finetune
 

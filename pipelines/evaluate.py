@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from medcnn.config import EvaluationConfig, build_evaluation
+from medcnn.config import EvaluationConfig
+from medcnn.config_file import build_evaluation
 from medcnn.predictions import evaluate_table
 from medcnn.tables import check_predictions, read_table
 

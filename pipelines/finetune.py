@@ -6,8 +6,9 @@
 import sys
 from pathlib import Path
 
-from medcnn import stages
-from medcnn.config import Config, read_config
+from medcnn import cohort_stages, model_stages
+from medcnn.config import Config
+from medcnn.config_file import read_config
 from medcnn.readout import audit_text, write_extras
 from medcnn.runs import Run, open_run, reopen_run
 
@@ -19,41 +20,42 @@ def finetune(config: Config, out: Path | None = None, *, update: bool = False, q
     """
     run = open_run(config, out, update=update, quiet=quiet)
 
-    ingested = stages.ingest(run)
-    audited = stages.audit(run, ingested)
-    stages.require_sound(run, audited)
+    ingested = cohort_stages.ingest(run)
+    audited = cohort_stages.audit(run, ingested)
+    cohort_stages.require_sound(run, audited)
 
-    fingerprinted = stages.fingerprint(run, audited)
-    planned = stages.plan(run, fingerprinted)
-    dealt = stages.split(run, audited, planned)
-    cached = stages.cache(run, audited, planned)
+    fingerprinted = cohort_stages.fingerprint(run, audited)
+    planned = model_stages.plan(run, fingerprinted)
+    dealt = cohort_stages.split(run, audited, planned)
+    cached = cohort_stages.cache(run, audited, planned)
+    probed = cohort_stages.shortcuts(run, audited, dealt, cached, planned)
 
-    trained = stages.train(run, audited, dealt, cached, planned)
-    predicted = stages.predict(run, audited, dealt, cached, trained, planned)
+    trained = model_stages.train(run, audited, dealt, cached, planned)
+    predicted = model_stages.predict(run, audited, dealt, cached, trained, planned)
 
-    calibrated = stages.calibrate(run, predicted, planned)
-    evaluated = stages.evaluate(run, audited, predicted, calibrated, planned)
-    explained = stages.explain(run, cached, trained, evaluated, planned)
+    calibrated = model_stages.calibrate(run, predicted, planned)
+    evaluated = model_stages.evaluate(run, audited, predicted, calibrated, planned)
+    explained = model_stages.explain(run, cached, trained, evaluated, planned)
     folders = {
-        "ingest": ingested, "audit": audited, "fingerprint": fingerprinted, "plan": planned, "split": dealt, "cache": cached,
+        "ingest": ingested, "audit": audited, "fingerprint": fingerprinted, "plan": planned, "split": dealt, "cache": cached, "shortcuts": probed,
         "predict": predicted, "calibrate": calibrated, "evaluate": evaluated, "explain": explained,
     }  # fmt: skip
-    stages.report(run, folders, trained)
+    model_stages.report(run, folders, trained)
     return run
 
 
 def make_audit(config: Config, out: Path | None = None, *, update: bool = False) -> str:
     """Ingest and audit; returns what they saw, in words. Errors found in the cohort are shown, not raised."""
     run = open_run(config, out, update=update)
-    ingested = stages.ingest(run)
-    return audit_text(ingested, stages.audit(run, ingested), config)
+    ingested = cohort_stages.ingest(run)
+    return audit_text(ingested, cohort_stages.audit(run, ingested), config)
 
 
 def make_plan(config: Config, out: Path | None = None, *, update: bool = False) -> Path:
     """Ingest, audit, fingerprint and plan; returns the plan's folder."""
     run = open_run(config, out, update=update)
-    audited = stages.audit(run, stages.ingest(run))
-    return stages.plan(run, stages.fingerprint(run, audited))
+    audited = cohort_stages.audit(run, cohort_stages.ingest(run))
+    return model_stages.plan(run, cohort_stages.fingerprint(run, audited))
 
 
 def rewrite_report(folder: Path, *, pdf: bool = False) -> list[Path]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medcnn.config import build_config, changed_keys, config_schema, read_config, write_config
+from medcnn.config_file import build_config, changed_keys, config_schema, read_config, write_config
 from medcnn.errors import InputError
 
 MINIMAL = "name: small\ndata: {source: phantom}\n"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medcnn.config import read_config
+from medcnn.config_file import read_config
 from medcnn.errors import InputError
 from medcnn.survey import survey, write_commented_config
 

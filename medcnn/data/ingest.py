@@ -67,7 +67,7 @@ def image_root(config: DataConfig) -> Path:
     return table_root(config) if config.source == "table" else Path(str(config.path))
 
 
-def row_reader(config: DataConfig) -> Callable[[Path, int], np.ndarray]:
+def row_reader(config: DataConfig) -> Callable[[str, int], np.ndarray]:
     """read(path, frame) for the cache: uint8 pixels of a manifest row of this source."""
     root = image_root(config)
     return lambda path, frame: read_row(path, frame, root=root)

@@ -11,7 +11,7 @@ from torch import nn
 
 import medcnn
 from medcnn.artifact import write_file
-from medcnn.config import explain_problems
+from medcnn.config_file import explain_problems
 from medcnn.errors import InputError
 from medcnn.model.backbones import build_model
 from medcnn.model.catalogue import count_multiply_adds, count_parameters

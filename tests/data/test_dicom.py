@@ -18,7 +18,8 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import RLELossless, generate_uid
 
 from medcnn.cohort import Flow, write_json
-from medcnn.config import AuditConfig, DataConfig, read_config
+from medcnn.config import AuditConfig, DataConfig
+from medcnn.config_file import read_config
 from medcnn.data.audit import audit
 from medcnn.data.dicom import read_dicom, read_header
 from medcnn.data.images import UnreadableImage, decode_image, decode_row, probe_image

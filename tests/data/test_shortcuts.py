@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medcnn.config import read_config
+from medcnn.config_file import read_config
 from medcnn.data import shortcuts
 from medcnn.data.cache import prepare_image
 from medcnn.data.ingest import ingest, row_reader

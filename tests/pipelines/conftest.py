@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from medcnn.config import Config, build_config
+from medcnn.config import Config
+from medcnn.config_file import build_config
 
 TINY: dict[str, Any] = {
     "name": "tiny",

@@ -105,9 +105,9 @@ def test_a_finished_run_predicts_new_images(finished: Path, tmp_path: Path) -> N
         Image.fromarray(np.full((40, 50), 80 * number, np.uint8)).save(tmp_path / f"{number}.png")
     (tmp_path / "broken.png").write_bytes(b"no image")
     table = apply_run(finished, [tmp_path], tmp_path / "out.csv")
-    assert table["p_lesion"].between(0, 1).sum() == 3
+    assert table["p_nodule"].between(0, 1).sum() == 3
     assert table.loc[table["image_id"] == "broken.png", "problem"].str.len().item() > 0
-    pd.testing.assert_series_equal(pd.read_csv(tmp_path / "out.csv")["p_lesion"], table["p_lesion"], check_exact=False)
+    pd.testing.assert_series_equal(pd.read_csv(tmp_path / "out.csv")["p_nodule"], table["p_nodule"], check_exact=False)
 
 
 def test_predicting_a_test_image_again_gives_the_same_probability(finished: Path, tmp_path: Path) -> None:
@@ -121,4 +121,4 @@ def test_predicting_a_test_image_again_gives_the_same_probability(finished: Path
     row = manifest[manifest["image_id"] == stated["image_id"]].iloc[0]
     Image.fromarray(read_row(row["path"], int(row["frame"]))).save(tmp_path / "one.png")
     table = apply_run(finished, [tmp_path / "one.png"], tmp_path / "out.csv")
-    assert table["p_lesion"].item() == pytest.approx(stated["p_lesion"], abs=1e-5)
+    assert table["p_nodule"].item() == pytest.approx(stated["p_nodule"], abs=1e-5)

@@ -14,14 +14,14 @@ import pytest
 import yaml
 
 from medcnn.artifact import file_digest, read_stamp
-from medcnn.config import write_config
+from medcnn.config_file import write_config
 from medcnn.errors import InputError
 from medcnn.tables import read_records, read_table
 from pipelines.finetune import finetune, make_audit, make_plan, rewrite_report
 from tests.pipelines.conftest import tiny_config
 
 STAGES = ("plan", "train/fold0", "predict", "calibrate", "evaluate", "explain", "report")
-COHORT_STAGES = ("ingest", "audit", "fingerprint", "split", "cache")
+COHORT_STAGES = ("ingest", "audit", "fingerprint", "split", "cache", "shortcuts")
 
 
 def stamps(folder: Path) -> dict[str, str]:
@@ -31,7 +31,7 @@ def stamps(folder: Path) -> dict[str, str]:
 
 
 def test_every_stage_is_there_and_the_results_are_on_top(finished: Path) -> None:
-    assert len(stamps(finished)) == 12
+    assert len(stamps(finished)) == 13
     for name in ("report.html", "metrics.json", "predictions.parquet", "config.yaml", "test_ledger.jsonl"):
         assert (finished / name).is_file()
     leftovers = [path.name for path in finished.rglob(".*") if path.name != ".lock"]
@@ -40,10 +40,10 @@ def test_every_stage_is_there_and_the_results_are_on_top(finished: Path) -> None
 
 def test_predictions_have_the_promised_columns_and_parts(finished: Path) -> None:
     table = read_table(finished / "predictions.parquet")
-    assert {"image_id", "patient_id", "part", "fold", "y_lesion", "logit_lesion", "p_lesion"} <= set(table.columns)
+    assert {"image_id", "patient_id", "part", "fold", "y_nodule", "logit_nodule", "p_nodule"} <= set(table.columns)
     assert set(table["part"]) == {"val", "test"}
     raw = read_table(finished / "predict" / "predictions.parquet")
-    np.testing.assert_allclose(raw["p_lesion"], 1 / (1 + np.exp(-raw["logit_lesion"])), atol=1e-6)
+    np.testing.assert_allclose(raw["p_nodule"], 1 / (1 + np.exp(-raw["logit_nodule"])), atol=1e-6)
 
 
 def test_no_patient_stands_in_two_parts(finished: Path) -> None:
@@ -66,7 +66,7 @@ def test_auroc_agrees_with_another_library(finished: Path) -> None:
 
     table = read_table(finished / "predictions.parquet").query("part == 'test'")
     stated = next(record for record in read_records(finished / "metrics.json") if record.metric == "auroc" and record.subset == "all")
-    assert stated.value == pytest.approx(roc_auc_score(table["y_lesion"], table["p_lesion"]), abs=1e-12)
+    assert stated.value == pytest.approx(roc_auc_score(table["y_nodule"], table["p_nodule"]), abs=1e-12)
 
 
 def test_running_again_does_nothing(finished: Path) -> None:
@@ -114,7 +114,7 @@ def test_folds_test_every_patient_once(tmp_path: Path) -> None:
     run = finetune(config, tmp_path / "folds", quiet=True)
     table = read_table(run.folder / "predictions.parquet")
     tested = table[table["part"] == "test"]
-    assert len(tested) == tested["image_id"].nunique() == 120
+    assert len(tested) == tested["image_id"].nunique() == 130
     assert sorted(tested["fold"].unique()) == [0, 1, 2]
 
 
@@ -133,7 +133,7 @@ def test_a_killed_run_continues_to_the_same_bits(finished: Path, tmp_path: Path)
     root = Path(__file__).resolve().parents[2]
     for seconds in (2.5, 4, 6):
         process = subprocess.Popen(
-            [*command[:1], "-c", f"from pathlib import Path; from medcnn.config import read_config; from pipelines.finetune import finetune; finetune(read_config(Path({str(tmp_path / 'tiny.yaml')!r})), Path({str(tmp_path / 'run')!r}), quiet=True)"],
+            [*command[:1], "-c", f"from pathlib import Path; from medcnn.config_file import read_config; from pipelines.finetune import finetune; finetune(read_config(Path({str(tmp_path / 'tiny.yaml')!r})), Path({str(tmp_path / 'run')!r}), quiet=True)"],
             cwd=root,
         )  # fmt: skip
         time.sleep(seconds)

@@ -11,7 +11,8 @@ from PIL import Image
 
 from medcnn.artifact import Stamp
 from medcnn.cohort import Exclusion, Finding, Flow
-from medcnn.config import Config, EvaluationConfig, ThresholdConfig, build_config
+from medcnn.config import Config, EvaluationConfig, ThresholdConfig
+from medcnn.config_file import build_config
 from medcnn.evaluation.assessment import assess
 from medcnn.evaluation.comparison import compare_models, comparison_sentences
 from medcnn.plan import Plan

@@ -1,0 +1,134 @@
+"""The first half of the flow, what depends on the data alone: sources to manifest, findings, fingerprint, split, cache.
+
+Each stage reads folders, calls one function of a room, writes one folder. Heavy packages are imported by the stage
+that needs them.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from medcnn.cohort import read_findings, read_flow, write_json
+from medcnn.plan import read_plan
+from medcnn.runs import Run, do_stage
+from medcnn.tables import (
+    check_manifest,
+    check_split,
+    read_table,
+    write_table,
+)
+
+
+def ingest(run: Run) -> Path:
+    """Sources to `manifest.parquet` and `flow.json`."""
+    from medcnn.data.ingest import ingest
+    from medcnn.data.provenance import source_digest
+
+    config = run.config
+
+    def work(draft: Path) -> None:
+        manifest, flow = ingest(config.data, task=config.task, seed=config.seed, progress=run.progress)
+        write_json(flow, draft / "flow.json")
+        write_table(check_manifest(manifest, source=str(config.data.path or config.data.source)), draft / "manifest.parquet")
+
+    settings = {
+        "data": config.data.model_dump(mode="json"),
+        "task": config.task,
+        "seed": config.seed,
+        "sources": source_digest(config.data),
+    }
+    return do_stage(run, "ingest", work, settings=settings, inputs={})
+
+
+def audit(run: Run, ingested: Path) -> Path:
+    """Manifest to `findings.json`, and to the manifest without the images that the config excludes."""
+    from medcnn.data.audit import audit, exclude
+
+    def work(draft: Path) -> None:
+        manifest = read_table(ingested / "manifest.parquet")
+        findings = audit(manifest, run.config.audit, flow=read_flow(ingested / "flow.json"))
+        kept, exclusions = exclude(manifest, findings, run.config.audit)
+        write_json(findings, draft / "findings.json")
+        (draft / "excluded.json").write_text(json.dumps([dataclasses.asdict(item) for item in exclusions], indent=1) + "\n")
+        write_table(kept, draft / "manifest.parquet")
+
+    return do_stage(run, "audit", work, settings=run.config.audit.model_dump(mode="json"), inputs={"ingest": ingested})
+
+
+def require_sound(run: Run, audited: Path) -> None:
+    """Raise InputError when the audit found an error that the config neither accepts nor excludes."""
+    from medcnn.data.audit import require_sound
+
+    require_sound(read_findings(audited / "findings.json"), run.config.audit)
+
+
+def fingerprint(run: Run, audited: Path) -> Path:
+    """Manifest to `fingerprint.json`."""
+    from medcnn.data.fingerprint import fingerprint
+
+    def work(draft: Path) -> None:
+        manifest = read_table(audited / "manifest.parquet")
+        write_json(fingerprint(manifest, task=run.config.task), draft / "fingerprint.json")
+
+    return do_stage(run, "fingerprint", work, settings={"task": run.config.task}, inputs={"audit": audited})
+
+
+def split(run: Run, audited: Path, planned: Path) -> Path:
+    """Deal patients to folds and parts: `split.parquet`, `counts.csv`."""
+    from medcnn.data.split import count_parts, deal
+
+    decided = read_plan(planned / "plan.yaml")
+
+    def work(draft: Path) -> None:
+        manifest = read_table(audited / "manifest.parquet")
+        dealt = deal(manifest, decided.split, labels=decided.labels, seed=decided.seed)
+        write_table(check_split(dealt, source="split"), draft / "split.parquet")
+        count_parts(manifest, dealt, decided.labels).to_csv(draft / "counts.csv", index=False)
+
+    settings = {"split": decided.split.model_dump(mode="json"), "labels": decided.labels, "seed": decided.seed}
+    return do_stage(run, "split", work, settings=settings, inputs={"audit": audited})
+
+
+def cache(run: Run, audited: Path, planned: Path) -> Path:
+    """Decode every image once: `images.npy` uint8 (N, H, W, C), `index.parquet`."""
+    from medcnn.data.cache import build_cache
+    from medcnn.data.ingest import row_reader
+
+    decided = read_plan(planned / "plan.yaml")
+
+    def work(draft: Path) -> None:
+        manifest = read_table(audited / "manifest.parquet")
+        build_cache(manifest, decided.image, draft, read=row_reader(run.config.data), progress=run.progress)
+
+    settings = {"image": decided.image.model_dump(mode="json")}
+    return do_stage(run, "cache", work, settings=settings, inputs={"audit": audited})
+
+
+def shortcuts(run: Run, audited: Path, dealt: Path, cached: Path, planned: Path) -> Path:
+    """Could something that is not the disease predict the label? `shortcuts.csv` and `findings.json`; test rows of a hold-out are not read."""
+    from medcnn.data.cache import open_cache
+    from medcnn.data.shortcut_findings import shortcut_findings
+    from medcnn.data.shortcuts import probe_shortcuts, rows_to_probe
+    from medcnn.evaluation.discrimination import auroc_interval
+
+    decided = read_plan(planned / "plan.yaml")
+
+    def work(draft: Path) -> None:
+        rows, scope = rows_to_probe(read_table(audited / "manifest.parquet"), read_table(dealt / "split.parquet"))
+        images = open_cache(cached)
+        probed = probe_shortcuts(
+            rows, images.images, images.rows(rows["image_id"]), decided.labels, task=decided.task, seed=decided.seed, progress=run.progress
+        )
+        groups = probed.groupby(["probe", "label"], observed=True)
+        found = {names: auroc_interval(group["y"], group["p"], group["patient_id"].cat.codes) for names, group in groups}
+        summary = pd.DataFrame(
+            [{"probe": probe, "label": label, "auroc": e.value, "low": e.low, "high": e.high} for (probe, label), e in found.items()],
+            columns=["probe", "label", "auroc", "low", "high"],
+        )
+        write_table(summary.assign(scope=scope), draft / "shortcuts.csv")
+        write_json(shortcut_findings(summary), draft / "findings.json")
+
+    inputs = {"audit": audited, "split": dealt, "cache": cached}
+    return do_stage(run, "shortcuts", work, settings={"seed": decided.seed, "task": decided.task}, inputs=inputs)
