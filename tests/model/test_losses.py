@@ -50,6 +50,13 @@ def test_missing_labels_neither_count_nor_teach() -> None:
     assert outputs.grad is not None and outputs.grad[~known].eq(0).all() and outputs.grad[known].ne(0).all()
 
 
+def test_smoothing_several_labels_is_smoothing_two_classes_each() -> None:
+    outputs, y = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([[1.0, 0.0]] * 6)
+    ours = training_loss(outputs, y, torch.ones(2), task="multilabel", label_smoothing=0.2)
+    pairs = torch.stack([torch.zeros(12), outputs.flatten()], dim=1)
+    torch.testing.assert_close(ours, functional.cross_entropy(pairs, y.flatten().long(), label_smoothing=0.2))
+
+
 def test_a_batch_without_any_known_label_costs_nothing() -> None:
     assert training_loss(torch.randn(2, 2), torch.full((2, 2), NAN), torch.ones(2), task="multilabel") == 0
 

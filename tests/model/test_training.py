@@ -325,6 +325,13 @@ def test_a_loss_that_is_not_finite_says_where(tmp_path: Path) -> None:
     assert not (tmp_path / CHECKPOINT).exists(), "ruined weights are not kept"
 
 
+def test_a_gradient_that_is_not_finite_is_caught_before_the_loss_is() -> None:
+    model = build_model(model_plan(), channels=1, n_outputs=2, size_px=16)
+    next(model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(RunError, match=r"its gradient is not finite in epoch 1, step 1 of 5"):
+        train_small(model=model)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
