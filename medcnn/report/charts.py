@@ -8,7 +8,7 @@ import pandas as pd
 
 from medcnn.report.blocks import Figure
 from medcnn.report.counts import ThresholdCounts
-from medcnn.report.lookup import Distribution, Results, thin
+from medcnn.report.lookup import Distribution, Results
 from medcnn.report.numbers import count, fixed, percent, threshold
 from medcnn.report.svg import UNIT_TICKS, Axis, Canvas, nice_axis
 
@@ -25,7 +25,7 @@ def roc_chart(
     curves: dict[str, pd.DataFrame], *, name: str, id_words: Sequence[str], points: dict[str, tuple[float, float]] | None = None
 ) -> Figure | None:
     """ROC curves (name -> x: 1 - specificity, y: sensitivity, threshold); points: operating points by text."""
-    curves = {key: thin(curve) for key, curve in curves.items() if len(curve)}
+    curves = {key: curve for key, curve in curves.items() if len(curve)}
     if not curves:
         return None
     canvas = Canvas(Axis(0, 1, "1 \u2212 specificity", UNIT_TICKS), Axis(0, 1, "Sensitivity", UNIT_TICKS), f"ROC curve, {name}", height=380)
@@ -47,7 +47,6 @@ def roc_chart(
 
 def precision_recall_chart(curve: pd.DataFrame, *, name: str, id_words: Sequence[str], prevalence: float | None) -> Figure | None:
     """Precision against recall, with the prevalence as the baseline."""
-    curve = thin(curve)
     if curve.empty:
         return None
     canvas = Canvas(
@@ -73,7 +72,7 @@ def calibration_chart(
     spread: Distribution | None = None,
 ) -> Figure | None:
     """Observed share against predicted probability: smooth curve with band, grouped points with intervals, distribution below."""
-    smooth = thin(results.curve("calibration_smooth", label, recalibration=recalibration))
+    smooth = results.curve("calibration_smooth", label, recalibration=recalibration)
     groups = results.curve("calibration_grouped", label, recalibration=recalibration)
     if smooth.empty and groups.empty:
         return None
@@ -139,11 +138,13 @@ def decision_chart(
     curves: dict[str, pd.DataFrame], everyone: pd.DataFrame, *, name: str, id_words: Sequence[str], mark: float | None = None
 ) -> Figure | None:
     """Net benefit of models (name -> curve), of treating all and of treating none, over the stated range of thresholds."""
-    curves = {key: thin(curve) for key, curve in curves.items() if len(curve)}
+    curves = {key: curve for key, curve in curves.items() if len(curve)}
     if not curves:
         return None
     x = next(iter(curves.values()))["x"].to_numpy(dtype=float)
-    highest = max(float(np.nanmax(curve["y"])) for curve in [*curves.values(), everyone] if len(curve))
+    tops = [curve["y"] for curve in [*curves.values(), everyone] if len(curve)]
+    tops += [curve["high"] for curve in curves.values() if len(curves) == 1 and _has_band(curve)]
+    highest = max(float(np.nanmax(top)) for top in tops)
     vertical = nice_axis(np.array([0.0, max(highest, 0.01)]), "Net benefit")
     floor = -0.15 * vertical.high
     canvas = Canvas(

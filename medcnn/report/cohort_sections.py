@@ -1,7 +1,7 @@
 """Sections 1 to 4: what the model is for, the data and their parts, the reference standard, how it was evaluated."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -136,11 +136,11 @@ def _part_boxes(facts: RunFacts) -> list[Box]:
                 ],
             )
         ]
-    events = [column for column in table.columns if str(column).startswith("n_positive_")]
+    labels = _counted_labels(table)
     boxes = []
     for row in table.to_dict("records"):
         lines = [plural(int(row["n_images"]), "image"), plural(int(row["n_patients"]), "patient")]
-        lines += [f"{count(row[column])} {str(column).removeprefix('n_positive_')}" for column in events[:4]]
+        lines += [f"{count(row[f'n_positive_{label}'])} {label}" for label in labels[:4]]
         boxes.append(Box(part_name(str(row["part"]), external=facts.tested_elsewhere).capitalize(), lines))
     return boxes
 
@@ -160,20 +160,17 @@ def _exclusions(excluded: Sequence[Exclusion]) -> list[Any]:
 def _partitions(reading: Reading) -> list[Any]:
     facts = reading.facts
     table = facts.counts if facts.counts is not None else _count_parts(reading)
-    labels = [str(column).removeprefix("n_positive_") for column in table.columns if str(column).startswith("n_positive_")]
+    labels = _counted_labels(table)
     with_fold = "fold" in table and table["fold"].nunique() > 1
     parts = table.to_dict("records")
     names = [part_name(str(row["part"]), external=facts.tested_elsewhere) for row in parts]
     names = [f"Fold {row['fold']}, {name}" if with_fold else name.capitalize() for row, name in zip(parts, names, strict=True)]
-    caption, note = "Patients, images and events in each part", "Events: images with the label, of all images of the part."
+    caption, note = "Patients, images and events in each part", "Events: images with the label, as a share of the part’s labelled images."
     sizes: list[tuple[str, Row]] = [
         ("Patients", [count(row["n_patients"]) for row in parts]),
         ("Images", [count(row["n_images"]) for row in parts]),
     ]
-    sizes += [
-        (label, [Cell(count(row[f"n_positive_{label}"]), percent(row[f"n_positive_{label}"] / max(row["n_images"], 1))) for row in parts])
-        for label in labels
-    ]
+    sizes += [(label, [_events(row, label) for row in parts]) for label in labels]
     if len(labels) > len(parts):
         rows: list[Row] = [[title, *cells] for title, cells in sizes]
         shown = Table(["", *names], rows, caption, note, numeric=range(1, 1 + len(parts)))
@@ -181,6 +178,18 @@ def _partitions(reading: Reading) -> list[Any]:
         rows = [[name, *(cells[k] for _, cells in sizes)] for k, name in enumerate(names)]
         shown = Table(["Part", *(title for title, _ in sizes)], rows, caption, note, numeric=range(1, 1 + len(sizes)))
     return [shown, Text(_disjointness(reading))]
+
+
+def _counted_labels(table: pd.DataFrame) -> list[str]:
+    """Labels with a column n_positive_LABEL; n_positive_patients_LABEL counts the patients of one of them."""
+    names = [str(column).removeprefix("n_positive_") for column in table.columns if str(column).startswith("n_positive_")]
+    return [name for name in names if name.removeprefix("patients_") == name or name.removeprefix("patients_") not in names]
+
+
+def _events(row: Mapping[Any, Any], label: str) -> Cell:
+    n, of = row[f"n_positive_{label}"], row.get(f"n_labelled_{label}", row["n_images"])
+    patients = row.get(f"n_positive_patients_{label}")
+    return Cell(count(n), percent(n / max(of, 1)) + (f"; {plural(patients, 'patient')}" if patients is not None else ""))
 
 
 def _count_parts(reading: Reading) -> pd.DataFrame:

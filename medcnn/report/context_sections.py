@@ -4,6 +4,7 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import yaml
 
 from medcnn.report.blocks import Code, Details, Editable, Facts, Figures, Gallery, Heading, Picture, Row, Section, Table, Text
@@ -17,6 +18,7 @@ from medcnn.report.reading import Reading
 from medcnn.report.tabulate import cell, size
 from medcnn.tables import Record
 
+MOST_PICTURE_BYTES = 1_500_000
 SUBGROUP_METRICS = ("auroc", "calibration_slope", "oe_ratio", "sensitivity", "specificity")
 
 
@@ -148,8 +150,11 @@ def errors_section(reading: Reading) -> Section:
         )
         return Section("errors", "Errors and explainability", [Text(note, "note")])
     overlay = next((error.method for error in errors if error.heatmap), "")
-    gallery = Gallery([_picture(error) for error in errors], overlay)
+    shown = _affordable(errors)
+    gallery = Gallery([_picture(error) for error in shown], overlay)
     blocks: list[Any] = [gallery]
+    if len(shown) < len(errors):
+        blocks.append(Text(f"The first {len(shown)} of {len(errors)}; more would make the page too large.", "note"))
     if overlay:
         blocks.append(
             Text(
@@ -158,6 +163,12 @@ def errors_section(reading: Reading) -> Section:
             )
         )
     return Section("errors", "Errors and explainability", blocks, "The most confident errors: where the model was surest and wrong.")
+
+
+def _affordable(errors: Sequence[ErrorImage]) -> Sequence[ErrorImage]:
+    """The first errors whose pictures together stay within the page's budget; at least one."""
+    sizes = np.cumsum([len(error.picture) + len(error.heatmap or b"") for error in errors])
+    return errors[: max(int((sizes <= MOST_PICTURE_BYTES).sum()), 1)]
 
 
 def _picture(error: ErrorImage) -> Picture:

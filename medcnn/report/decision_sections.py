@@ -122,7 +122,7 @@ def _slider(reading: Reading, counts: ThresholdCounts) -> Slider:
     shown["prevalence"] = percent(counts.n_positive / max(counts.n_positive + counts.n_negative, 1))
     repeated = any(0 < record.n_patients < record.n for record in reading.results.find("sensitivity", label))
     clustered = (
-        " Several images come from one patient: these Wilson intervals take each as independent and are too narrow; the table’s are not."
+        " Several images come from one patient: these Wilson intervals take each as independent and may be too narrow; the table’s do not."
         if repeated
         else ""
     )

@@ -11,6 +11,7 @@ from medcnn.tables import Record
 
 AVERAGES = ("macro", "weighted", "micro", "all")  # all: the whole probability vector of several classes
 RESTATED = "restated_"  # methods of predictive values at another prevalence than that of the tested rows
+FINE_POINTS, COARSE_POINTS, MANY_LABELS = 500, 150, 20  # a page stays below 5 MB
 ANY = object()
 
 
@@ -115,7 +116,7 @@ class Results:
         return list(dict.fromkeys(record.subset for record in self.records if record.subset not in {"all", *tests}))
 
     def curve(self, name: str, label: str, *, recalibration: str | None = None, subset: str = "all") -> pd.DataFrame:
-        """The rows of one curve, in their order; empty when it was not computed."""
+        """The rows of one curve, in their order, few enough to be drawn; empty when it was not computed."""
         table = self.curves
         if table.empty:
             return table
@@ -128,7 +129,7 @@ class Results:
         ):
             if column in table:
                 keep &= table[column].fillna(value) == value
-        return table[keep].reset_index(drop=True)
+        return thin(table[keep].reset_index(drop=True), FINE_POINTS if len(self.labels) <= MANY_LABELS else COARSE_POINTS)
 
     def distribution(self, label: str, *, recalibration: str | None = None) -> Distribution | None:
         """How the probabilities are spread within each class; None when it was not computed."""
@@ -162,7 +163,7 @@ def _lacks(record: Record) -> tuple[bool, bool, bool]:
     return (not is_known(record.value), record.method.startswith(RESTATED), not is_known(record.low))
 
 
-def thin(frame: pd.DataFrame, n_points: int = 500) -> pd.DataFrame:
+def thin(frame: pd.DataFrame, n_points: int) -> pd.DataFrame:
     """At most n_points rows of a curve, evenly taken, always with its ends."""
     if len(frame) <= n_points:
         return frame

@@ -72,6 +72,7 @@ METHODS: dict[str, str] = {
     "wilson": "Wilson",
     "wilson_clustered": "Wilson, patients as clusters",
     "cluster_robust": "cluster-robust over patients",
+    "newcombe_clustered": "Newcombe, patients as clusters",
     "logit_obuchowski": "Obuchowski on the logit scale",
     "log": "log method",
     "log_clustered": "log method, patients as clusters",

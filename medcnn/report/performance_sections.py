@@ -1,6 +1,6 @@
 """Sections 5 to 7: discrimination, calibration, overall performance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from medcnn.report.blocks import Facts, Figure, Figures, Heading, Panels, Row, Section, Table, Text
@@ -10,7 +10,7 @@ from medcnn.report.lookup import Results
 from medcnn.report.numbers import count, estimate, fixed, is_known, metric_title, plural, threshold
 from medcnn.report.reading import Reading
 from medcnn.report.tabulate import cell, overview, record_table
-from medcnn.report.words import calibration_verdict, discrimination_sentence, recalibration_name
+from medcnn.report.words import calibration_verdict, discrimination_sentence, recalibration_name, rows_words
 
 DISCRIMINATION = ("auroc", "partial_auroc", "average_precision", "hand_till_m")
 CALIBRATION = (
@@ -171,17 +171,33 @@ def _calibration(reading: Reading, label: str, note: str) -> list[Any]:
 
 
 def _recalibration_facts(reading: Reading) -> list[Any]:
-    info = reading.facts.recalibration_info
-    pairs = [(str(key).replace("_", " ").capitalize(), _written(value)) for key, value in info.items()]
+    info = dict(reading.facts.recalibration_info)
+    fitted = info.pop("parameters", {})
+    if info.get("requested") == info.get("method"):
+        info.pop("requested", None)
+    pairs = [(str(key).replace("_", " ").capitalize(), rows_words(_written(value))) for key, value in info.items()]
     known = [(term, text) for term, text in pairs if text]
-    return [Facts(known)] if known else []
+    rows: list[Row] = [[str(name), *_fitted(part)] for name, part in fitted.items()] if isinstance(fitted, Mapping) else []
+    table = Table(["What was fitted", "Method", "Parameters", "Events/n"], rows, numeric=[3]) if rows else None
+    return listed(Facts(known) if known else None, table)
+
+
+def _fitted(part: Any) -> list[str]:
+    """Method, parameters and size of one fitted map."""
+    if not isinstance(part, Mapping):
+        return ["", _written(part), ""]
+    parameters = part.get("parameters", {})
+    size = f"{count(part.get('n_positive'))}/{count(part['n'])}" if "n" in part else ""
+    return [recalibration_name(str(part.get("method", ""))), _written(parameters), size]
 
 
 def _written(value: Any) -> str:
     if isinstance(value, float):
         return fixed(value)
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_written(item)}" for key, item in value.items())
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key.replace('_', ' ')} {_written(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return f"{len(value)} values" if len(value) > 6 else ", ".join(_written(item) for item in value)
     return str(value)
 
 

@@ -9,12 +9,12 @@ import pandas as pd
 from medcnn.evaluation.levels import UnitTable, at_level
 from medcnn.report.counts import ThresholdCounts, count_thresholds, probability_bins
 from medcnn.report.facts import RunFacts
-from medcnn.report.lookup import Distribution, Results
+from medcnn.report.lookup import MANY_LABELS, Distribution, Results
 from medcnn.report.words import rows_words, rule_words
 from medcnn.tables import Task, infer_task, label_matrix, label_names
 
 COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
-FINE_STEPS, COARSE_STEPS, MANY_LABELS = 1000, 100, 30
+FINE_STEPS, COARSE_STEPS = 1000, 100
 
 
 @dataclass(frozen=True)

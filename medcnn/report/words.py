@@ -137,7 +137,7 @@ def cautions(facts: RunFacts, results: Results) -> list[Caution]:
         *_threshold_cautions(facts, results),
         *_probability_cautions(facts, results),
     ]
-    found += _partition_cautions(facts, results)
+    found += [*_partition_cautions(facts, results), *_recalibration_cautions(results), *_interval_cautions(results)]
     order = {"error": 0, "warning": 1, "info": 2}
     return sorted(found, key=lambda caution: order[caution.level])
 
@@ -222,6 +222,29 @@ def _probability_cautions(facts: RunFacts, results: Results) -> list[Caution]:
             f"{join_words(named[:6])}. Such a claim of certainty makes the log-loss infinite when wrong; calibration is estimated with these moved a hair inwards.",
         )
     ]
+
+
+def _recalibration_cautions(results: Results) -> list[Caution]:
+    """Says where recalibration made the Brier score of the tested rows worse."""
+    if results.recalibration == "none" or "none" not in results.recalibrations:
+        return []
+    worse = []
+    for label in results.labels:
+        before, after = results.best("brier", label, recalibration="none"), results.best("brier", label)
+        if before is not None and after is not None and before.value is not None and after.value is not None and after.value > before.value:
+            worse.append(f"{label} (from {fixed(before.value)} to {fixed(after.value)})")
+    if not worse:
+        return []
+    text = f"After {recalibration_name(results.recalibration)} the Brier score of the tested rows is worse for {join_words(worse[:6])}. Section 6 shows both, with their uncertainty."
+    return [Caution("info", "Recalibration did not help here", text)]
+
+
+def _interval_cautions(results: Results) -> list[Caution]:
+    """What the evaluation itself notes on the headline's interval."""
+    record = results.best("auroc", results.headline) if results.headline in results.labels else None
+    if record is None or not record.note or not is_known(record.value):
+        return []
+    return [Caution("info", "Interval of the AUROC", f"{record.note[:1].upper()}{record.note[1:]}.")]
 
 
 def _partition_cautions(facts: RunFacts, results: Results) -> list[Caution]:

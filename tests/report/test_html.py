@@ -261,3 +261,40 @@ def test_a_comparison_escapes_names(comparison_of: Callable[..., ComparisonFacts
     page = Page(build_comparison_report(named))
     assert page.wrong == []
     assert page.all("img") == []
+
+
+def test_patients_with_the_label_are_no_label_of_their_own(facts_of: Facts) -> None:
+    facts = facts_of()
+    assert facts.counts is not None
+    counts = facts.counts.assign(n_labelled_pneumonia=[1200, 200, 400], n_positive_patients_pneumonia=[512, 80, 150])
+    text = Page(build_report(replace(facts, counts=counts))).text
+    assert "patients_pneumonia" not in text
+    assert "50.0%; 512 patients" in text
+
+
+def test_what_was_fitted_is_listed(facts_of: Facts) -> None:
+    fitted = {"pneumonia": {"method": "platt", "parameters": {"slope": 0.62, "intercept": -0.1}, "n": 200, "n_positive": 90}}
+    info = {"method": "platt", "requested": "auto", "fitted_on": "validation rows", "parameters": fitted}
+    text = Page(build_report(replace(facts_of(), recalibration_info=info))).text
+    assert "Platt scaling slope 0.620, intercept −0.100 90/200" in text
+    assert "Requested auto" in text
+    assert "Fitted on tuning rows" in text
+
+
+def test_pictures_stay_within_their_budget(facts_of: Facts) -> None:
+    facts = facts_of()
+    large = replace(facts.errors[0], picture=b"x" * 400_000, heatmap=None)
+    html = build_report(replace(facts, errors=[large] * 20))
+    assert "The first 3 of 20" in Page(html).text
+    assert len(html) < 3_000_000
+
+
+def test_folds_are_pooled(facts_of: Facts) -> None:
+    facts = facts_of()
+    fold = pd.DataFrame(
+        {"part": ["train", "val", "test"], "n_images": [300, 50, 80], "n_patients": [300, 50, 80], "n_positive_pneumonia": [120, 20, 32]}
+    )
+    counts = pd.concat([fold.assign(fold=k) for k in range(5)], ignore_index=True)
+    text = Page(build_report(replace(facts, counts=counts))).text
+    assert "each of 400 patients tested once" in text
+    assert "Fold 4, internal test" in text

@@ -99,3 +99,22 @@ def test_rules_in_words() -> None:
     assert rule_words("youden") == "the highest Youden index"
     assert rule_words("specificity 0.9") == "a specificity of at least 0.9"
     assert rule_words("what the committee said") == "what the committee said"
+
+
+def test_recalibration_that_made_it_worse_is_said(facts_of: Facts) -> None:
+    facts = facts_of()
+    assert "Recalibration did not help here" not in titles(facts)
+    worse = [
+        replace(r, value=0.9) if r.metric == "brier" and r.recalibration == "temperature" and r.subset == "all" else r
+        for r in facts.records
+    ]
+    reading = read_facts(replace(facts, records=worse))
+    said = next(caution.text for caution in cautions(reading.facts, reading.results) if caution.title == "Recalibration did not help here")
+    assert "to 0.900" in said
+
+
+def test_a_note_on_the_headline_interval_is_passed_on(facts_of: Facts) -> None:
+    facts = facts_of()
+    noted = [replace(r, note="covers less than 95% here") if r.metric == "auroc" and r.method == "delong" else r for r in facts.records]
+    assert "Interval of the AUROC" in titles(replace(facts, records=noted))
+    assert "Interval of the AUROC" not in titles(facts)
