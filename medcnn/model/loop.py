@@ -21,7 +21,7 @@ from medcnn.artifact import digest
 from medcnn.errors import RunError
 from medcnn.model.batches import BatchSource, Deal, deal_epoch, n_batches, n_drawn, stream, worker_deaths_named
 from medcnn.model.checkpoint import Interruptions, read_checkpoint, write_checkpoint
-from medcnn.model.devices import autocast, depthwise_in_float32
+from medcnn.model.devices import autocast, depthwise_in_float32, seed_generators
 from medcnn.model.losses import balance, log_loss, training_loss
 from medcnn.model.optimisation import MovingAverage, Schedule, make_optimiser, set_learning_rates, set_training_mode
 from medcnn.model.predict import predict
@@ -129,7 +129,7 @@ class TrainingLoop:
     def _step(self, rows: torch.Tensor, pixels: torch.Tensor) -> None:
         """One update of the weights. rows: int64 (B,); pixels: uint8 (B, H, W, C)."""
         step = self.journey.epoch * self.n_steps + self.journey.step
-        torch.manual_seed(_step_seed(self.seed, step))
+        seed_generators(self.device, _step_seed(self.seed, step))
         set_learning_rates(self.optimiser, self.plan.learning_rate, self.schedule, step)
         inputs = self.signature.inputs(pixels, self.device)
         y = self.targets[rows].to(self.device, non_blocking=True)
@@ -141,7 +141,7 @@ class TrainingLoop:
         self.optimiser.step()
         self.optimiser.zero_grad()
         if self.average:
-            self.average.update(self.model, step)
+            self.average.update(step)
         self.unseen.append(torch.where(norm.isfinite(), loss.detach(), math.nan))
         self.journey.step += 1
         self.journey.n_images += len(rows)

@@ -90,16 +90,17 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        # Looked up once: walking both models in each step would cost as much as the averaging.
+        own, followed = self.model.state_dict(keep_vars=True), model.state_dict(keep_vars=True)
+        averaged = [name for name, tensor in own.items() if tensor.is_floating_point()]
+        counted = [name for name in own if name not in set(averaged)]
+        self._averages, self._weights = [own[name] for name in averaged], [followed[name] for name in averaged]
+        self._counts = [(own[name], followed[name]) for name in counted]
 
-    def update(self, model: nn.Module, n_updates: int) -> None:
-        """Move towards the model's weights; n_updates: how often it has moved before."""
+    @torch.no_grad()
+    def update(self, n_updates: int) -> None:
+        """Move towards the followed model's weights; n_updates: how often it has moved before."""
         share = 1 - min(self.decay, (1 + n_updates) / (10 + n_updates))
-        averages, weights = [], []
-        current = model.state_dict()
-        for name, average in self.model.state_dict().items():
-            if average.is_floating_point():
-                averages.append(average)
-                weights.append(current[name].detach())
-            else:
-                average.copy_(current[name])
-        torch._foreach_lerp_(averages, weights, share)
+        torch._foreach_lerp_(self._averages, self._weights, share)
+        for own, followed in self._counts:
+            own.copy_(followed)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from medcnn.errors import InputError
-from medcnn.model.devices import autocast, choose_device, compute_settings, depthwise_in_float32
+from medcnn.model.devices import autocast, choose_device, compute_settings, depthwise_in_float32, seed_generators
 
 CPU = torch.device("cpu")
 
@@ -38,6 +38,13 @@ def test_a_second_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPat
 def test_a_name_that_is_no_device_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="expected auto, cpu, cuda"):
         choose_device(name)
+
+
+def test_seeding_is_torchs() -> None:
+    torch.manual_seed(12)
+    expected = torch.rand(3)
+    seed_generators(CPU, 12)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_threads_come_back() -> None:

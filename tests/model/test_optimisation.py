@@ -95,7 +95,7 @@ def test_moving_average_is_torchs_once_its_decay_has_risen() -> None:
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
         model.train()(torch.randn(6, 3))
-        ours.update(model, 1000 + update)
+        ours.update(1000 + update)
         theirs.update_parameters(model)
     for name, tensor in theirs.module.state_dict().items():
         if tensor.is_floating_point():
@@ -109,5 +109,5 @@ def test_moving_average_forgets_its_start() -> None:
     average = MovingAverage(model, 0.999)
     nn.init.constant_(model.weight, 1.0)
     for update in range(60):
-        average.update(model, update)
+        average.update(update)
     assert average.model.weight.item() == pytest.approx(1, abs=0.01)
