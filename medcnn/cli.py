@@ -186,8 +186,11 @@ def models(
     """
     from medcnn.model.catalogue import list_models
 
+    rows = list_models(pattern)
+    if not rows:
+        raise InputError(f"{pattern}: no backbone has this in its name; `medcnn models` without a pattern lists all")
     print(f"{'name':36}{'parameters':>14}{'multiply-adds':>16}{'input':>7}  weights")
-    for row in list_models(pattern):
+    for row in rows:
         print(f"{row.name:36}{row.n_parameters:>14,}{row.n_multiply_adds:>16,}{row.size_px:>7}  {row.weights}")
 
 

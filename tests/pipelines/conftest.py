@@ -40,5 +40,5 @@ def other(finished: Path) -> Path:
     """A second model on the same split."""
     from pipelines.finetune import finetune
 
-    config = tiny_config(model={"name": "fully_connected"}, training={"epochs": 1})
+    config = tiny_config(model={"dropout": 0.5}, training={"epochs": 1})
     return finetune(config, finished.parent / "other", quiet=True).folder
