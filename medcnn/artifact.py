@@ -23,6 +23,7 @@ from medcnn.errors import InputError, RunError
 
 STAMP = "stamp.json"
 DRAFT_KEY = "draft.key"
+COST_FILE = "cost.json"  # what the work cost is no part of what was made
 CHUNK_BYTES = 1 << 20
 
 
@@ -127,7 +128,7 @@ def drafted(folder: Path, key: Key) -> Iterator[Path]:
         outputs={
             str(file.relative_to(draft).as_posix()): file_digest(file)
             for file in sorted(draft.rglob("*"))
-            if file.is_file() and file.name != DRAFT_KEY
+            if file.is_file() and file.name not in {DRAFT_KEY, COST_FILE}
         },
         cpu_seconds=round(_cpu_seconds() - cpu, 3),
         wall_seconds=round(time.monotonic() - started, 3),

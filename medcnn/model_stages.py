@@ -7,6 +7,7 @@ asking for a finished run's report does not wait for torch.
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medcnn.artifact import digest, expose, file_digest, read_stamp
+from medcnn.artifact import COST_FILE, digest, expose, file_digest, read_stamp
 from medcnn.cohort import read_fingerprint
 from medcnn.config import EvaluationConfig
 from medcnn.errors import InputError
@@ -107,14 +108,18 @@ def predict(run: Run, audited: Path, dealt: Path, cached: Path, trained: Mapping
 
         manifest, table, images = read_table(audited / "manifest.parquet"), read_table(dealt / "split.parquet"), open_cache(cached)
         source = AugmentedImages(images.images, None, decided.seed)
-        folds = []
+        folds, cpu_seconds = [], 0.0
         for fold, folder in trained.items():
             wanted = table[(table["fold"] == fold) & (table["part"] != "train")].sort_values("image_id")
+            started = time.process_time()
             folds.append(_predict_fold(run, wanted, folder, source, images.rows(wanted["image_id"]), decided))
+            cpu_seconds += time.process_time() - started
         labels = manifest[["image_id", *(f"y_{label}" for label in decided.labels)]]
         predictions = pd.concat(folds, ignore_index=True).merge(labels, on="image_id", validate="many_to_one")
         columns = [f"{kind}_{label}" for label in decided.labels for kind in ("y", "logit", "p")]
         write_table(predictions[[*PREDICTION_COLUMNS, *columns]], draft / "predictions.parquet")
+        cost = {"n_images": len(predictions), "cpu_seconds": cpu_seconds, "images_per_second": len(predictions) / max(cpu_seconds, 1e-9)}
+        (draft / COST_FILE).write_text(json.dumps(cost) + "\n", encoding="utf-8")
 
     inputs = {"audit": audited, "split": dealt, "cache": cached, **{f"fold{fold}": folder for fold, folder in trained.items()}}
     return do_stage(

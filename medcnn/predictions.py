@@ -156,7 +156,7 @@ def _read_run(folder: Path) -> TestedModel:
         thresholds=calibrator.thresholds(calibrator.method, run.config.evaluation.levels[0]),
         recalibration=calibrator.method,
         assessment=Assessment(records=records, curves=curves[curves["recalibration"] == calibrator.method]),
-        facts=model_facts(trained, decided),
+        facts=model_facts(trained, decided, run.done("predict")),
     )
 
 

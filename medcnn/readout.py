@@ -5,13 +5,14 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from medcnn.artifact import read_stamp, write_file
-from medcnn.cohort import Exclusion, read_findings, read_fingerprint, read_flow
+from medcnn.artifact import COST_FILE, read_stamp, write_file
+from medcnn.cohort import Exclusion, Finding, read_findings, read_fingerprint, read_flow
 from medcnn.config import Config
 from medcnn.evaluation.calibrator import Calibrator
 from medcnn.plan import Plan, read_plan
@@ -38,7 +39,7 @@ def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[int, Path]
         plan=decided,
         flow=read_flow(folders["ingest"] / "flow.json"),
         excluded=[Exclusion(**row) for row in json.loads((folders["audit"] / "excluded.json").read_text(encoding="utf-8"))],
-        findings=[*read_findings(folders["shortcuts"] / "findings.json"), *read_findings(folders["audit"] / "findings.json")],
+        findings=_all_findings(folders, run.config),
         fingerprint=read_fingerprint(folders["fingerprint"] / "fingerprint.json"),
         split=read_table(folders["split"] / "split.parquet"),
         counts=read_table(folders["split"] / "counts.csv"),
@@ -49,7 +50,7 @@ def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[int, Path]
         stamps=stamps,
         versions=versions(),
         hashes={stamp.stage: stamp.content for stamp in stamps if stamp.stage != "train"},
-        model=model_facts(trained, decided),
+        model=model_facts(trained, decided, folders["predict"]),
         recalibration=calibrator.method,
         recalibration_info=recalibration_info(calibrator),
         seed=decided.seed,
@@ -86,8 +87,8 @@ def recalibration_info(calibrator: Calibrator) -> dict[str, Any]:
     return {"method": calibrator.method, "requested": calibrator.requested, "fitted_on": "validation rows", "parameters": parameters}
 
 
-def model_facts(trained: Mapping[int, Path], decided: Plan) -> dict[str, Any]:
-    """Name, size and cost of a run's model: sizes of one fold's model, times summed over the folds."""
+def model_facts(trained: Mapping[int, Path], decided: Plan, predicted: Path) -> dict[str, Any]:
+    """Name, size and cost of a run's model: sizes of one fold's model, times summed over the folds, images per CPU second predicting."""
     cards = [json.loads((folder / "model.json").read_text(encoding="utf-8")) for folder in trained.values()]
     return {
         "name": decided.model.name,
@@ -97,7 +98,7 @@ def model_facts(trained: Mapping[int, Path], decided: Plan) -> dict[str, Any]:
         "input_size_px": decided.image.size_px,
         "weights": cards[0]["initial_weights"],
         "training_seconds": sum(card["training_seconds"] for card in cards),
-        "images_per_second": cards[0].get("images_per_second"),
+        "images_per_second": json.loads((predicted / COST_FILE).read_text(encoding="utf-8"))["images_per_second"],
     }
 
 
@@ -119,6 +120,19 @@ def versions() -> dict[str, str]:
     return {"Python": platform.python_version(), **{name: importlib.metadata.version(name) for name in VERSIONED}}
 
 
+def settle(finding: Finding, config: Config) -> Finding:
+    """The finding as it stands after the config spoke: what it excludes or accepts is a note, with the reason given."""
+    for verb, settled in (("Excluded", config.audit.exclude), ("Accepted", config.audit.accept)):
+        if finding.kind in settled:
+            return replace(finding, severity="info", todo=f"{verb}: {settled[finding.kind]}.")
+    return finding
+
+
+def _all_findings(folders: Mapping[str, Path], config: Config) -> list[Finding]:
+    found = [finding for stage in ("shortcuts", "audit") for finding in read_findings(folders[stage] / "findings.json")]
+    return [settle(finding, config) for finding in found]
+
+
 def audit_text(ingested: Path, audited: Path, config: Config) -> str:
     """What came in, what did not and why, and what is wrong with the rest; for the terminal."""
     flow, findings = read_flow(ingested / "flow.json"), read_findings(audited / "findings.json")
@@ -129,11 +143,8 @@ def audit_text(ingested: Path, audited: Path, config: Config) -> str:
         lines.append(f"  left out, {kind}: {n}")
         lines += [f"    {count} x {reason}" for reason, count in reasons.most_common(MOST_NAMED)]
     lines.append("")
-    for finding in sorted(findings, key=lambda finding: list(SIGNS).index(finding.severity)):
-        settled = config.audit.exclude.get(finding.kind) or config.audit.accept.get(finding.kind)
-        verb = "excluded" if finding.kind in config.audit.exclude else "accepted"
-        lines.append(f"{SIGNS[finding.severity]} {finding.kind}: {finding.text}")
-        lines.append(f"         {f'{verb}: {settled}' if settled else finding.todo}")
+    for finding in sorted((settle(finding, config) for finding in findings), key=lambda finding: list(SIGNS).index(finding.severity)):
+        lines += [f"{SIGNS[finding.severity]} {finding.kind}: {finding.text}", f"         {finding.todo}"]
     lines.append("" if findings else "no findings")
     lines.append(f"all of them: {audited / 'findings.json'}; every file left out: {ingested / 'flow.json'}")
     return "\n".join(lines)

@@ -28,7 +28,7 @@ ROOMS = {
     "audit": ("tables", "data"),
     "fingerprint": ("data/fingerprint",),
     "split": ("data/split", "data/stratification"),
-    "cache": ("data/cache", "data/images", "data/dicom"),
+    "cache": ("data/cache", "data/images", "data/formats", "data/arrays", "data/dicom", "data/dicom_display", "data/phantom"),
     "shortcuts": ("data", "evaluation"),
     "plan": ("plan", "model/rules"),
     "train": ("model", "data/augment", "data/policies"),
