@@ -118,6 +118,6 @@ def _inline(name: str) -> Markup:
 def _script_json(value: Any) -> Markup:
     """JSON that may stand in a script element: nothing in it can end the element."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    for sign, code in (("<", "<"), (">", "\\u003e"), ("&", "\\u0026")):
+    for sign, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
         text = text.replace(sign, code)
     return Markup(text)  # noqa: S704 - the signs that matter were replaced
