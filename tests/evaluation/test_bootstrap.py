@@ -115,3 +115,7 @@ def test_budget() -> None:
     assert affordable(10_000, 2000)
     assert not affordable(1_000_000, 2000)
     assert not affordable(10, 0)
+
+
+def test_half_of_the_resamples_must_be_defined() -> None:
+    assert percentile_interval(np.array([1.0, 2.0, np.nan, np.nan]))[:2] == pytest.approx((1.025, 1.975))

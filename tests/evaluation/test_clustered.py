@@ -122,3 +122,7 @@ def test_design_counts_rows_and_patients() -> None:
 def test_codes_of_other_rows_are_refused() -> None:
     with pytest.raises(InputError, match="one for each of the 2 rows"):
         auroc_influence([0, 1], [0.1, 0.2], np.zeros(3, dtype=np.int64), 1)
+
+
+def test_two_patients_have_a_variance() -> None:
+    assert influence_variance(np.array([0.1, -0.1])) == pytest.approx(2 * 0.02)

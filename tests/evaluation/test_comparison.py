@@ -240,3 +240,9 @@ def test_comparisons_survive_their_file(tmp_path: object) -> None:
     records = compare({"a": predictions(0), "b": predictions(1)})
     write_records(records, tmp_path / "comparison.json")
     assert read_comparisons(tmp_path / "comparison.json") == records
+
+
+def test_probability_at_the_threshold_is_called_positive() -> None:
+    tables = {"a": predictions(0), "b": predictions(1)}
+    tables["a"]["p_cat"], tables["b"]["p_cat"] = 0.5, 0.4
+    assert found(compare(tables), metric="sensitivity", method="mcnemar")[0].difference == 1.0

@@ -115,3 +115,13 @@ def test_thinning_many_corners_stays_within_the_limit() -> None:
     from medcnn.evaluation.curves import Curve
 
     assert len(thin_curve(Curve(-np.arange(3000.0), tp, fp, tp[-1], fp[-1])).threshold) <= N_POINTS
+
+
+def test_coordinates_lie_on_the_segment_between_their_neighbours() -> None:
+    y, s = sample(120, decimals=0)
+    curve = threshold_curve(y, s)
+    for k in range(1, len(curve.tp)):
+        half = (curve.sensitivity[k - 1] + curve.sensitivity[k]) / 2
+        if curve.sensitivity[k] > curve.sensitivity[k - 1]:
+            expected = (curve.specificity[k - 1] + curve.specificity[k]) / 2
+            assert roc_coordinates(curve, sensitivity=half)["specificity"] == pytest.approx(expected)

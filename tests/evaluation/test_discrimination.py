@@ -9,7 +9,7 @@ from scipy.stats import t
 
 from medcnn.errors import InputError
 from medcnn.evaluation import bootstrap
-from medcnn.evaluation.clustered import Design, obuchowski_variance
+from medcnn.evaluation.clustered import Design, cluster_design, obuchowski_variance
 from medcnn.evaluation.discrimination import (
     auroc_bootstrap_interval,
     auroc_interval,
@@ -21,6 +21,7 @@ from medcnn.evaluation.discrimination import (
     newcombe_limits,
     wald_limits,
 )
+from medcnn.evaluation.intervals import patient_codes
 from medcnn.evaluation.placements import auroc, delong_variance
 
 
@@ -196,3 +197,16 @@ def test_undefined_resamples_are_counted() -> None:
 def test_unknown_method_is_refused() -> None:
     with pytest.raises(InputError, match="unknown method 'exact'"):
         auroc_interval([0, 1], [0.1, 0.2], method="exact")
+
+
+def test_clustered_newcombe_takes_the_design_effect_of_the_variances() -> None:
+    y, s, patient = sample(5)
+    variance, naive = obuchowski_variance(y, s, patient)[1], delong_variance(y, s)
+    design = cluster_design(y, *patient_codes(patient, len(y)))
+    found = auroc_interval(y, s, patient, method="newcombe")
+    assert (found.low, found.high) == newcombe_limits(auroc(y, s), *effective_sizes(design, variance / naive))
+
+
+def test_bootstrap_standard_error_is_that_of_the_resamples() -> None:
+    values = np.array([0.2, 0.5, 0.4, 0.6])
+    assert bootstrap_estimate(0.5, values, "bootstrap").se == pytest.approx(values.std(ddof=1))

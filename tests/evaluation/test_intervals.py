@@ -162,3 +162,10 @@ def test_ratio_logit_interval_is_undefined_at_one() -> None:
 
 def test_notes_are_joined() -> None:
     assert with_note(with_note(Estimate(value=1.0), "one"), "two").note == "one; two"
+
+
+def test_ratio_logit_interval_is_the_delta_methods() -> None:
+    found = ratio_estimator([1, 1, 0, 1, 0, 1], ["a", "a", "b", "b", "c", "c"])
+    p, half = 4 / 6, norm.ppf(0.975) * found.se / (4 / 6 * 2 / 6)
+    expected = [1 / (1 + math.exp(-(math.log(p / (1 - p)) + sign * half))) for sign in (-1, 1)]
+    np.testing.assert_allclose(ratio_logit_interval(found), expected, rtol=1e-12)

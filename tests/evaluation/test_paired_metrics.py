@@ -127,3 +127,20 @@ def test_undefined_resamples_are_counted() -> None:
     replicates[:6, 0] = np.nan
     found = difference_of(PairedMetric("calibration_slope", np.array([4.0, 0.0]), replicates, np.empty((0, 0))), 0, 1, None)
     assert (found.difference, found.low, found.p) == (4.0, None, None)
+
+
+def test_probability_at_the_threshold_is_called_positive() -> None:
+    y, p = np.array([1.0, 0.0, 1.0, 0.0]), np.array([0.25, 0.25, 0.1, 0.1])
+    found = paired_metric("net_benefit", y, [p, p], None, n_resamples=0, seed=0, thresholds=np.full(4, 0.25))
+    assert found.values[0] == pytest.approx((1 - 0.25 / 0.75) / 4)
+
+
+def test_monte_carlo_error_of_p_is_what_repeated_bootstraps_show() -> None:
+    rng = np.random.default_rng(1)
+    p = []
+    for _ in range(400):
+        replicates = np.column_stack([rng.normal(size=250), np.zeros(250)])
+        found = difference_of(PairedMetric("brier", np.array([2.0, 0.0]), replicates, np.empty((0, 0))), 0, 1, None)
+        p.append(found.p)
+    noted = [float(text.split("error of p ")[1].split(":")[0]) for text in [found.note] if "error of p" in text]
+    assert noted == [pytest.approx(np.std(p), abs=0.0015)]
