@@ -123,12 +123,25 @@ def test_weights_with_other_classes_or_none_still_bring_the_backbone(tmp_path: P
         assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 2)
 
 
-def test_one_missing_tensor_is_not_passed_over(saved: Path) -> None:
-    state = safetensors.torch.load_file(saved)
+@pytest.mark.parametrize("n_classes", [0, 7, 1000])
+def test_one_missing_tensor_is_not_passed_over(n_classes: int, tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet", num_classes=n_classes).state_dict()
     del state["layer2.0.conv1.weight"]
-    safetensors.torch.save_file(state, saved)
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(state, path)
     with pytest.raises(InputError, match=r"test_resnet cannot be built .* Missing key.*layer2.0.conv1.weight"):
-        build_model(model_plan("test_resnet", pretrained=True, weights=saved), channels=3, n_outputs=2, size_px=64)
+        build_model(model_plan("test_resnet", pretrained=True, weights=path), channels=3, n_outputs=2, size_px=64)
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_dropout_reaches_the_backbone(saved: Path, pretrained: bool) -> None:
+    plan = model_plan("test_resnet", pretrained=pretrained, weights=saved if pretrained else None, dropout=0.6)
+    model = build_model(plan, channels=3, n_outputs=2, size_px=64).eval()
+    images = torch.ones(4, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(images), model(images))
+        model.training = True  # the head's dropout alone
+        assert not torch.equal(model(images)[0], model(images)[1])
 
 
 def test_weights_of_another_network_are_refused(saved: Path) -> None:

@@ -58,6 +58,7 @@ def test_a_saved_model_predicts_the_same(trained: tuple[torch.nn.Module, ModelCa
     save_model(tmp_path, model, card)
     again, its_card = load_model(tmp_path)
     assert its_card == card and not again.training
+    assert [module.p for module in again.modules() if isinstance(module, torch.nn.Dropout)] == [0.2]
     one = predict(model, Arrays(IMAGES), np.arange(60), card=card, device="cpu")
     other = predict(again, Arrays(IMAGES), np.arange(60), card=its_card, device="cpu")
     assert np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])

@@ -65,6 +65,14 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path, monkeypatch: pytes
     assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT]
 
 
+def test_the_old_file_is_never_written_into(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, STATE)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with (tmp_path / CHECKPOINT).open("rb") as old:
+        write_checkpoint(tmp_path, {**STATE, "history": []})
+        assert old.read() == before != (tmp_path / CHECKPOINT).read_bytes()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_waits_for_the_end_of_a_held_block(number: signal.Signals) -> None:
     interruptions, done = Interruptions(), []

@@ -73,6 +73,9 @@ def test_a_wheel_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -
         InputError, match=r"does not fit timm's tf_efficientnet_lite0: _blocks.0._depthwise_conv.weight .* for conv_stem.weight"
     ):
         load_pretrained("tf_efficientnet_lite0")
+    monkeypatch.setattr(weights, "read_state_dict", lambda path: _renamed(read(path), "_bn0.weight", "_bn0.bias"))
+    with pytest.raises(InputError, match=r"_bn0.bias \(32,\) for bn1.weight \(32,\)"):
+        load_pretrained("tf_efficientnet_lite0")
     monkeypatch.setattr(weights, "read_state_dict", lambda path: dict(list(read(path).items())[:-1]))
     with pytest.raises(InputError, match="295 tensors instead of 296"):
         load_pretrained("tf_efficientnet_lite0")
@@ -185,3 +188,9 @@ def _raise(error: Exception) -> Any:
         raise error
 
     return raises
+
+
+def _renamed(state: dict[str, torch.Tensor], one: str, other: str) -> dict[str, torch.Tensor]:
+    """Two tensors of one shape under each other's names, in the old order."""
+    swap = {one: other, other: one}
+    return {swap.get(name, name): tensor for name, tensor in state.items()}
