@@ -22,6 +22,7 @@ from medcnn.evaluation.multiclass import Task as AurocTask
 from medcnn.evaluation.multiclass import label_tasks, mean_auroc_influence, pair_tasks
 from medcnn.evaluation.operating_points import Thresholds
 from medcnn.evaluation.paired_metrics import LOWER_IS_BETTER, difference_of, paired_metric
+from medcnn.evaluation.seeds import seed_difference, seed_groups
 from medcnn.evaluation.significance import (
     Difference,
     McNemar,
@@ -81,7 +82,7 @@ def compare_models(tables: Mapping[str, pd.DataFrame], config: EvaluationConfig,
     AUROC (DeLong, or Obuchowski when patients repeat), non-inferiority when config.margin is set, sensitivity, specificity
     and accuracy at each operating point (McNemar), and by bootstrap Brier score, log-loss, average precision, calibration
     slope and, where both models share a threshold, net benefit. Of several labels also the macro AUROC, of several classes
-    Hand-Till M and the top-1 accuracy. p values are corrected over the pairs within one metric, label, method and threshold.
+    Hand-Till M and the top-1 accuracy; of models named METHOD_seedN also their methods, seeds averaged. p values are corrected over the pairs within one metric, label, method and threshold.
     Raises InputError for fewer than two models, and for models whose labels, images, parts, patients or truth differ.
     """
     tables = align_tables(tables)
@@ -102,6 +103,7 @@ def _label_comparisons(
     contest: Contest, config: EvaluationConfig, thresholds: Sequence[Sequence[float | Mapping[int, float]]]
 ) -> Iterator[tuple[str, Comparison]]:
     yield from _aurocs(contest, config.margin)
+    yield from _across_seeds(contest)
     for name in ("average_precision", "brier", "log_loss", "calibration_slope"):
         yield from _bootstrapped(contest, name, config)
     if len({len(points) for points in thresholds}) > 1:
@@ -128,6 +130,14 @@ def _aurocs(contest: Contest, margin: float | None) -> Iterator[tuple[str, Compa
             yield "", _non_inferiority(contest, a, b, test, margin)
             mirrored = paired_auroc_test(contest.y, contest.p[b], contest.p[a], contest.patient)
             yield "", _non_inferiority(contest, b, a, mirrored, margin)
+
+
+def _across_seeds(contest: Contest) -> Iterator[tuple[str, Comparison]]:
+    """Methods of which several seeds were given, compared as groups."""
+    scores = dict(zip(contest.names, contest.p, strict=True))
+    for (a, models_a), (b, models_b) in combinations(seed_groups(contest.names).items(), 2):
+        found = seed_difference(contest.y, [scores[name] for name in models_a], [scores[name] for name in models_b], contest.patient)
+        yield "", replace(contest.comparison("auroc", 0, 1, found), a=a, b=b)
 
 
 def _non_inferiority(contest: Contest, a: int, b: int, test: Difference, margin: float) -> Comparison:
@@ -292,7 +302,7 @@ def comparison_sentences(comparisons: Sequence[Comparison], margin: float | None
     told = [record for record in comparisons if record.method not in DUPLICATES and not record.method.endswith("_non_inferiority")]
     sentences = [_sentence(record) for record in told if record.metric in {"auroc", "hand_till_m"}]
     if margin is not None:
-        sentences += [f"{_of(record)}{_verdict(record)}." for record in comparisons if record.method.endswith("_non_inferiority")]
+        sentences += [_verdict(record) for record in comparisons if record.method.endswith("_non_inferiority")]
     others = [record for record in told if record.metric not in {"auroc", "hand_till_m"} and record.difference is not None]
     sentences += [_sentence(record) for record in others if _claimed(record)]
     equal: dict[tuple[str, str, str], list[str]] = {}
@@ -308,7 +318,7 @@ def _sentence(record: Comparison) -> str:
     if record.difference is None:
         return f"{_of(record)}{record.a} and {record.b} cannot be compared ({record.note})."
     interval = "" if record.low is None or record.high is None else f", 95% interval {record.low:+.3g} to {record.high:+.3g}"
-    p = "" if record.p_adjusted is None else f", corrected p {_p(record.p_adjusted)}"
+    p = "" if record.p_adjusted is None else ", corrected p " + ("below 0.001" if record.p_adjusted < 0.001 else f"{record.p_adjusted:.3f}")
     numbers = f"difference {record.difference:+.3g}{interval}{p}, {record.method}"
     if not _claimed(record):
         return f"{_of(record)}between {record.a} and {record.b} no difference can be claimed ({numbers})."
@@ -323,7 +333,7 @@ def _claimed(record: Comparison) -> bool:
 
 def _verdict(record: Comparison) -> str:
     limit = "" if record.low is None else f" (lower limit of the difference {record.low:+.3g})"
-    return f"{record.note.split('; ')[-1]}{limit}"
+    return f"{_of(record)}{record.note.split('; ')[-1]}{limit}."
 
 
 def _of(record: Comparison) -> str:
@@ -337,7 +347,3 @@ def _of(record: Comparison) -> str:
 def _metric(record: Comparison) -> str:
     name = NAMES.get(record.metric, record.metric.replace("_", " "))
     return name if record.threshold is None else f"{name} at {record.threshold:.3g}"
-
-
-def _p(value: float) -> str:
-    return "below 0.001" if value < 0.001 else f"{value:.3f}"

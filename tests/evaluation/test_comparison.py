@@ -7,6 +7,7 @@ import pytest
 from medcnn.config import EvaluationConfig
 from medcnn.errors import InputError
 from medcnn.evaluation.comparison import compare_models, comparison_sentences
+from medcnn.evaluation.seeds import seed_difference
 from medcnn.evaluation.significance import adjust_p, mcnemar, paired_auroc_test
 from medcnn.tables import Comparison, check_predictions, read_comparisons, write_records
 
@@ -246,3 +247,12 @@ def test_probability_at_the_threshold_is_called_positive() -> None:
     tables = {"a": predictions(0), "b": predictions(1)}
     tables["a"]["p_cat"], tables["b"]["p_cat"] = 0.5, 0.4
     assert found(compare(tables), metric="sensitivity", method="mcnemar")[0].difference == 1.0
+
+
+def test_methods_with_several_seeds_are_compared_as_groups() -> None:
+    tables = {f"{name}_seed{seed}": predictions(2 * number + seed) for number, name in enumerate(("old", "new")) for seed in (0, 1)}
+    (record,) = found(compare(tables), method="seeds")
+    assert (record.metric, record.a, record.b) == ("auroc", "old", "new")
+    test = seed_difference(tables["old_seed0"].y_cat, *([tables[f"{name}_seed{seed}"].p_cat for seed in (0, 1)] for name in ("old", "new")))
+    assert (record.difference, record.p) == (test.difference, test.p)
+    assert not found(compare({"a": predictions(0), "b": predictions(1)}), method="seeds")
