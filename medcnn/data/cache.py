@@ -233,8 +233,7 @@ def _opened_at(path: Path, shape: tuple[int, ...], n_done: int) -> BinaryIO:
         return stream
     np.lib.format.read_magic(stream)
     np.lib.format.read_array_header_1_0(stream)
-    stream.seek(n_done * int(np.prod(shape[1:])), os.SEEK_CUR)
-    stream.truncate()
+    stream.seek(n_done * int(np.prod(shape[1:])), os.SEEK_CUR)  # what an unfinished chunk left is written over
     return stream
 
 

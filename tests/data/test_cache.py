@@ -84,7 +84,9 @@ def test_pad_keeps_everything_and_the_aspect(height, width):
 def test_crop_keeps_the_centre():
     pixels = np.zeros((10, 30), np.uint8)
     pixels[:, 10:20] = noise(10, 10)
-    np.testing.assert_array_equal(prepare_image(pixels, image_plan(size_px=10, fit="crop"))[:, :, 0], pixels[:, 10:20])
+    for wide_or_tall in (pixels, pixels.T):
+        prepared = prepare_image(wide_or_tall, image_plan(size_px=10, fit="crop"))[:, :, 0]
+        np.testing.assert_array_equal(prepared, wide_or_tall[wide_or_tall.any(axis=1)][:, wide_or_tall.any(axis=0)])
 
 
 def test_grey_and_colour():
@@ -96,7 +98,7 @@ def test_grey_and_colour():
 
 
 def test_sixteen_bits_come_down_to_eight_by_their_depth():
-    pixels = np.linspace(0, 4095, 64, dtype=np.uint16).reshape(8, 8)
+    pixels = np.linspace(0, 2000, 64, dtype=np.uint16).reshape(8, 8)
     np.testing.assert_array_equal(prepare_image(pixels, image_plan(), bit_depth=12)[:, :, 0], np.round(pixels / 4095 * 255))
 
 
@@ -207,6 +209,15 @@ def test_journal_of_another_plan_is_not_continued(tmp_path, cohort):
     build_cache(manifest, image_plan(), tmp_path, read=read)
     assert min(reads) == 0
     np.testing.assert_array_equal(open_cache(tmp_path).images, expected_images(manifest, read))
+
+
+def test_journal_of_another_manifest_is_not_continued(tmp_path, cohort):
+    manifest, read, reads = cohort
+    with pytest.raises(Killed):
+        build_cache(manifest, image_plan(), tmp_path, read=kill_at(read, 30), n_threads=1)
+    backwards = manifest.iloc[::-1].reset_index(drop=True)
+    build_cache(backwards, image_plan(), tmp_path, read=read)
+    np.testing.assert_array_equal(open_cache(tmp_path).images, expected_images(backwards, read))
 
 
 def test_image_that_cannot_be_decoded_is_named(tmp_path, cohort):

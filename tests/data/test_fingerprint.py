@@ -41,7 +41,7 @@ def test_counts_are_those_of_a_hand():
     assert found.images_per_patient[::2] == (1, 2, 3)
     assert found.height_px[::2] == (100, 150, 300)
     assert found.width_px[::2] == (150, 200, 200)
-    assert found.aspect_ratio[::4] == (0.5, 2.0)
+    assert found.aspect_ratio[::2] == (0.5, 1.5, 2.0)
     assert found.bit_depths == {"8": 4, "12": 2}
     assert found.channels == {"1": 3, "3": 3}
     assert found.sites == {"A": 3, "B": 2}

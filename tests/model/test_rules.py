@@ -132,7 +132,8 @@ def test_given_split_is_used_when_it_is_whole():
 def test_given_split_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="the cohort brings no split; set data.part_column"):
         plan(split={"scheme": "given"})
-    assert plan(cohort(parts={"train": 10}), split={"scheme": "given"}).split.scheme == "given"  # deal names the blank ones
+    for partly in ({"parts": {"train": 10}}, {"extra": {"n_given_fold": 10}}):  # deal names the blank ones
+        assert plan(cohort(**partly), split={"scheme": "given"}).split.scheme == "given"
 
 
 # ---------------------------------------------------------------- model
@@ -144,6 +145,7 @@ def test_given_split_that_is_not_there_is_refused():
         (28, CPU, "simple_cnn"),
         (28, GPU, "simple_cnn"),
         (48, CPU, "simple_cnn"),
+        (48, GPU, "simple_cnn"),
         (49, CPU, "tf_efficientnet_lite0"),
         (49, GPU, "resnet50"),
         (1024, CPU, "tf_efficientnet_lite0"),
@@ -166,7 +168,8 @@ def test_own_networks_have_no_weights_to_start_from():
 def test_asking_for_the_cpu_on_a_machine_with_a_gpu_plans_for_the_cpu():
     decided = plan(machine=GPU, training={"device": "cpu"})
     assert (decided.model.name, decided.image.size_px, decided.training.n_workers) == ("tf_efficientnet_lite0", 128, 0)
-    assert plan(machine=GPU, training={"device": "cuda:1"}).model.name == "resnet50"
+    second = plan(machine=GPU, training={"device": "cuda:1"})
+    assert (second.model.name, second.training.precision, second.training.device) == ("resnet50", "bfloat16", "cuda:1")
 
 
 # ---------------------------------------------------------------- image and augmentation
