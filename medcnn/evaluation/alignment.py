@@ -28,11 +28,8 @@ def _require_same(one: str, first: pd.DataFrame, other: str, second: pd.DataFram
     labels = set(label_names(first)) ^ set(label_names(second))
     if labels:
         raise InputError(f"{where} labels: {', '.join(sorted(labels))} only in one of them; compare models of the same labels")
-    rows: list[set[tuple[object, ...]]] = [{tuple(row) for row in table[keys].to_numpy().tolist()} for table in (first, second)]
-    if rows[0] != rows[1]:
-        alone = [rows[0] - rows[1], rows[1] - rows[0]]
-        counts = ", ".join(f"{len(missing)} only in {name}{_example(missing)}" for name, missing in zip((one, other), alone, strict=True))
-        raise InputError(f"{where} images: {len(rows[0] & rows[1])} in common, {counts}; compare models of one split")
+    if len(first) != len(second) or not (first[keys].to_numpy() == second[keys].to_numpy()).all():
+        raise InputError(f"{where} images: {_counts(one, first, other, second, keys)}; compare models of one split")
     for column in ["part", "patient_id", *(f"y_{label}" for label in label_names(first))]:
         differ = (first[column] != second[column]) & ~(first[column].isna() & second[column].isna())
         if differ.any():
@@ -41,5 +38,11 @@ def _require_same(one: str, first: pd.DataFrame, other: str, second: pd.DataFram
             raise InputError(f"{where} rows: {column} differs in {int(differ.sum())} of {len(first)}, first {came}")
 
 
-def _example(rows: set[tuple[object, ...]]) -> str:
-    return f" (such as {min(str(row[0]) for row in rows)})" if rows else ""
+def _counts(one: str, first: pd.DataFrame, other: str, second: pd.DataFrame, keys: list[str]) -> str:
+    """How many images both tables have, how many only one of them, and an example of those."""
+    rows: list[set[tuple[object, ...]]] = [{tuple(row) for row in table[keys].to_numpy().tolist()} for table in (first, second)]
+    parts = [f"{len(rows[0] & rows[1])} in common"]
+    for name, missing in ((one, rows[0] - rows[1]), (other, rows[1] - rows[0])):
+        example = f" (such as {min(str(row[0]) for row in missing)})" if missing else ""
+        parts.append(f"{len(missing)} only in {name}{example}")
+    return ", ".join(parts)
