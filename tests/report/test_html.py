@@ -1,5 +1,6 @@
 """The page: everything is there, nothing is fetched, nothing is unescaped, whatever the task and however little is known."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from medcnn.report.comparison_html import build_comparison_report
 from medcnn.report.facts import ComparisonFacts, ErrorImage, RunFacts
-from medcnn.report.html import build_report
+from medcnn.report.html import _environment, build_report
 from medcnn.report.numbers import interval
 from medcnn.tables import Record
 
@@ -218,7 +219,7 @@ def test_the_counts_at_a_threshold_that_differs_by_fold_are_those_of_the_records
     facts = facts_of(rich=False)
     moved = [replace(record, value=77.0) if record.metric == "true_positives" else record for record in facts.records]
     moved = [replace(record, value=23.0) if record.metric == "false_negatives" else record for record in moved]
-    assert "77 of 100" in Page(build_report(replace(facts, records=moved))).text
+    assert "77 of 100: of those with the finding" in Page(build_report(replace(facts, records=moved))).text
 
 
 def test_size_does_not_grow_with_n(facts_of: Facts) -> None:
@@ -298,3 +299,10 @@ def test_folds_are_pooled(facts_of: Facts) -> None:
     text = Page(build_report(replace(facts, counts=counts))).text
     assert "each of 400 patients tested once" in text
     assert "Fold 4, internal test" in text
+
+
+def test_nothing_in_a_script_element_can_end_it() -> None:
+    filtered = _environment().filters["script_json"]
+    written = str(filtered({"label": "</script><!--<script>&amp;", "t": [0.5]}))
+    assert not set("<>&") & set(written)
+    assert json.loads(written) == {"label": "</script><!--<script>&amp;", "t": [0.5]}

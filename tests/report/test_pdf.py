@@ -29,6 +29,7 @@ def test_the_report_becomes_a_pdf(facts_of: Callable[..., RunFacts], tmp_path: P
 
 def test_nothing_is_fetched(tmp_path: Path) -> None:
     pytest.importorskip("weasyprint", reason="the extra pdf is not installed: no PDF was written")
-    with pytest.raises(RunError, match="hold everything itself"):
+    with pytest.raises(RunError, match="hold everything itself") as raised:
         to_pdf("<html><head></head><body><img src='http://example.org/x.png'></body></html>", tmp_path / "a.pdf")
+    assert "disallowed protocol" in str(raised.value.__cause__.__cause__)  # type: ignore[union-attr]
     assert not (tmp_path / "a.pdf").exists()
