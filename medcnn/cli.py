@@ -162,6 +162,23 @@ def predict(
 
 
 @app.command()
+def recalibrate(
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="CSV or Parquet of the new site; some rows labelled", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write", show_default=False)],
+) -> None:
+    """A finished model at a new site: shift its probabilities by a few labelled cases, and say what that is worth.
+
+    Example: medcnn recalibrate new_site.csv --out reports/new_site
+    """
+    from pipelines.site import recalibrate as recalibrate_file
+
+    print("\n".join(recalibrate_file(predictions, out)))
+    print(f"shifted predictions: {out / 'predictions.parquet'}")
+
+
+@app.command()
 def report(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run", show_default=False)],
     pdf: Annotated[bool, typer.Option("--pdf", help="Also write report.pdf (extra pdf)")] = False,

@@ -54,10 +54,10 @@ def evaluate_table(table: pd.DataFrame, out: Path, config: EvaluationConfig, *, 
     from medcnn.report.html import build_report
 
     chosen = resolve_task(table, task, name)
-    content = digest(pd.util.hash_pandas_object(table, index=False).tolist())
+    content = table_digest(table)
     settings = {"name": name, "task": chosen, "evaluation": config.model_dump(mode="json")}
     key = Key(stage="evaluate", settings=settings, inputs={"predictions": content}, code=code_digest(*CODE))
-    if _is_done(out, key):
+    if is_written(out, key):
         return out
     with drafted(out, key) as draft:
         assessment = assess(table, config=config, thresholds=fixed_thresholds(table, config), recalibration="none", task=chosen)
@@ -90,12 +90,12 @@ def compare_tables(models: Sequence[TestedModel], out: Path, config: EvaluationC
 
     _require_comparable_names(models)
     tables = {model.name: model.table[model.table["part"] == "test"].reset_index(drop=True) for model in models}
-    contents = {name: digest(pd.util.hash_pandas_object(table, index=False).tolist()) for name, table in tables.items()}
+    contents = {name: table_digest(table) for name, table in tables.items()}
     settings = {"evaluation": config.model_dump(mode="json"), "thresholds": {model.name: model.thresholds for model in models}}
     key = Key(stage="compare", settings=settings, inputs=contents, code=code_digest(*CODE))
     comparisons = compare_models(tables, config, thresholds={model.name: model.thresholds for model in models})
     sentences = comparison_sentences(comparisons, margin=config.margin)
-    if _is_done(out, key):
+    if is_written(out, key):
         return out, sentences
     with drafted(out, key) as draft:
         write_records(comparisons, draft / "comparison.json")
@@ -180,7 +180,7 @@ def _require_comparable_names(models: Sequence[TestedModel]) -> None:
         raise InputError(f"two models are called {sorted(repeated)[0]}; a model is named by its run's folder or its file: rename one")
 
 
-def _is_done(out: Path, key: Key) -> bool:
+def is_written(out: Path, key: Key) -> bool:
     """Whether `out` holds exactly this already. Raises InputError when it holds anything that medcnn did not write there."""
     make_folder(out.parent)
     recover(out)
@@ -192,6 +192,11 @@ def _is_done(out: Path, key: Key) -> bool:
     if stamp is not None and stamp.stage != key.stage:
         raise InputError(f"{out}: holds the stage {stamp.stage}, which would be replaced; give --out a new folder")
     return is_current(out, key)
+
+
+def table_digest(table: pd.DataFrame) -> str:
+    """sha256 (hex) of a table's columns and values."""
+    return digest([list(table.columns), pd.util.hash_pandas_object(table, index=False).tolist()])
 
 
 def _carry_ledger(out: Path, draft: Path, entry: Mapping[str, str]) -> None:
