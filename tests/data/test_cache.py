@@ -212,7 +212,7 @@ def test_journal_of_another_plan_is_not_continued(tmp_path, cohort):
 
 
 def test_journal_of_another_manifest_is_not_continued(tmp_path, cohort):
-    manifest, read, reads = cohort
+    manifest, read, _ = cohort
     with pytest.raises(Killed):
         build_cache(manifest, image_plan(), tmp_path, read=kill_at(read, 30), n_threads=1)
     backwards = manifest.iloc[::-1].reset_index(drop=True)
