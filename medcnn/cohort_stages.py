@@ -84,6 +84,8 @@ def split(run: Run, audited: Path, planned: Path) -> Path:
     def work(draft: Path) -> None:
         manifest = read_table(audited / "manifest.parquet")
         dealt = deal(manifest, decided.split, labels=decided.labels, seed=decided.seed)
+        for note in dealt.attrs["notes"]:
+            run.say(f"split: {note}")
         write_table(check_split(dealt, source="split"), draft / "split.parquet")
         count_parts(manifest, dealt, decided.labels).to_csv(draft / "counts.csv", index=False)
 
