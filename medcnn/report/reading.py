@@ -94,9 +94,11 @@ class Reading:
     def distribution(self, label: str, *, recalibration: str | None = None) -> Distribution | None:
         """How the probabilities are spread within each class: of the curves, else of the predictions; None when unknown."""
         known = self.results.distribution(label, recalibration=recalibration)
-        units = self.labelled(label) if recalibration in {None, self.results.recalibration} else None
-        if known is not None or units is None or not units[0].size:
+        if known is not None or recalibration not in {None, self.results.recalibration}:
             return known
+        units = self.labelled(label)
+        if units is None or not units[0].size:
+            return None
         return Distribution(*probability_bins(*units))
 
     def fractions(self, label: str, threshold: float) -> dict[str, tuple[int, int]]:

@@ -306,3 +306,37 @@ def test_nothing_in_a_script_element_can_end_it() -> None:
     written = str(filtered({"label": "</script><!--<script>&amp;", "t": [0.5]}))
     assert not set("<>&") & set(written)
     assert json.loads(written) == {"label": "</script><!--<script>&amp;", "t": [0.5]}
+
+
+def section(html: str, name: str, after: str) -> str:
+    """The text of one section."""
+    return Page(html[html.index(f'<section id="{name}">') : html.index(f'<section id="{after}">')]).text
+
+
+def test_each_subgroup_has_its_own_numbers(facts_of: Facts) -> None:
+    facts = facts_of()
+    text = section(build_report(facts), "subgroups", "training")
+    own = [
+        record
+        for record in facts.records
+        if record.subset.startswith("sex=")
+        and record.recalibration == "temperature"
+        and record.metric in {"auroc", "oe_ratio", "sensitivity"}
+    ]
+    assert len(own) == 6
+    for record in own:
+        assert interval(record.metric, record.low, record.high) in text, record
+    assert "Cochran" in text
+
+
+def test_the_other_mcnemar_tests_stand_only_in_the_full_table(comparison_of: Callable[..., ComparisonFacts]) -> None:
+    html = build_comparison_report(comparison_of())
+    assert "mid-p" not in section(html, "classification", "utility")
+    assert "mid-p" in section(html, "differences", "cost")
+
+
+def test_claims_about_the_average_come_first(comparison_of: Callable[..., ComparisonFacts]) -> None:
+    facts = comparison_of(("a", "b"), n_models=4, n=200)
+    assert " of macro" not in facts.sentences[0]
+    claims = Page(build_comparison_report(facts)).text.split("What may be claimed", 1)[1]
+    assert claims.startswith(" AUROC of macro:")

@@ -77,3 +77,13 @@ def test_no_records_at_all() -> None:
     results = Results([], NO_CURVES)
     assert results.headline == ""
     assert results.best("auroc", "x") is None
+
+
+def test_each_threshold_has_its_own_record() -> None:
+    records = [Record(metric="sensitivity", label="x", value=value, threshold=at) for at, value in ((0.2, 0.9), (0.5, 0.7))]
+    results = Results(records, NO_CURVES)
+    assert results.thresholds("x") == [0.2, 0.5]
+    assert results.best("sensitivity", "x", threshold=0.5) is records[1]
+    assert results.best("sensitivity", "x", threshold=0.5 + 1e-12) is records[1]
+    assert results.best("sensitivity", "x", threshold=0.6) is None
+    assert results.best("sensitivity", "x", threshold=None) is None
