@@ -103,8 +103,8 @@ def _difference_tile(record: Comparison) -> Tile:
 
 def _claims(contest: Contest) -> list[str]:
     """The first sentences, those about the headline before those about single labels."""
-    about = f" of {contest.headline}:"
-    ordered = sorted(contest.facts.sentences, key=lambda sentence: about not in sentence)
+    head = contest.headline
+    ordered = sorted(contest.facts.sentences, key=lambda sentence: f" of {head}:" not in sentence and not sentence.startswith(f"{head} "))
     return [typeset(sentence, contest.labels) for sentence in ordered[:MOST_CLAIMS]]
 
 

@@ -236,7 +236,7 @@ def provenance(contest: Contest) -> Section:
 def typeset(sentence: str, labels: Sequence[str]) -> str:
     """A sentence with a capital (unless a label comes first) and true minus signs."""
     text = re.sub(r"(?<![\w-])-(?=\d)", MINUS, sentence)
-    return text if text.startswith(tuple(labels)) else text[:1].upper() + text[1:]
+    return text if text.startswith(tuple(f"{label}:" for label in labels)) else text[:1].upper() + text[1:]
 
 
 # ---------------------------------------------------------------- tables that recur

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from medcnn.report.comparison_html import build_comparison_report
+from medcnn.report.comparison_sections import typeset
 from medcnn.report.facts import ComparisonFacts, ErrorImage, RunFacts
 from medcnn.report.html import _environment, build_report
 from medcnn.report.numbers import interval
@@ -337,6 +338,14 @@ def test_the_other_mcnemar_tests_stand_only_in_the_full_table(comparison_of: Cal
 
 def test_claims_about_the_average_come_first(comparison_of: Callable[..., ComparisonFacts]) -> None:
     facts = comparison_of(("a", "b"), n_models=4, n=200)
-    assert " of macro" not in facts.sentences[0]
+    assert "macro" not in facts.sentences[0]
     claims = Page(build_comparison_report(facts)).text.split("What may be claimed", 1)[1]
-    assert claims.startswith(" AUROC of macro:")
+    assert claims.startswith(" Macro AUROC: efficientnet_lite0 is higher")
+
+
+def test_sentences_are_typeset() -> None:
+    assert (
+        typeset("average precision of a: b-2 is lower (difference -0.02)", ["a"])
+        == "Average precision of a: b-2 is lower (difference −0.02)"
+    )
+    assert typeset("a: no difference", ["a"]) == "a: no difference"
