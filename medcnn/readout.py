@@ -186,6 +186,5 @@ def _sentence(record: Record) -> str:
     if record.value is None:
         return f"{name} {record.label}{at}: not estimable ({record.note})"
     limits = f" ({record.low:.3f} to {record.high:.3f}, {record.method})" if record.low is not None and record.high is not None else ""
-    return (
-        f"{name} {record.label}{at}: {record.value:.3f}{limits}, n = {record.n}, {record.n_positive} positive, {record.n_patients} patients"
-    )
+    positive = f", {record.n_positive} positive" if record.n_positive is not None else ""
+    return f"{name} {record.label}{at}: {record.value:.3f}{limits}, n = {record.n}{positive}, {record.n_patients} patients"
