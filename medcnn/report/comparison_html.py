@@ -2,6 +2,7 @@
 
 import medcnn
 from medcnn.report.blocks import Figure
+from medcnn.report.comparison_prose import comparison_methods, comparison_results
 from medcnn.report.comparison_sections import comparison_sections, model_table, typeset
 from medcnn.report.contest import Contest, auroc_forest, decision_overlay, difference_forest, roc_overlay
 from medcnn.report.facts import ComparisonFacts
@@ -38,7 +39,7 @@ def build_comparison_report(facts: ComparisonFacts) -> str:
         authors=authors,
         kicker="Comparison of models",
         summary=summarise(contest),
-        sections=comparison_sections(contest),
+        sections=comparison_sections(contest, [comparison_methods(contest), comparison_results(contest)]),
         made=made,
     )
 
@@ -50,16 +51,13 @@ def summarise(contest: Contest) -> Summary:
     tiles = [_model_tile(contest, name) for name in contest.results] if few else []
     main = [record for record in contest.differences("auroc", label=contest.headline) if not record.method.endswith("_non_inferiority")]
     tiles += [_difference_tile(record) for record in main] if few else []
-    tables = (
-        []
-        if few
-        else listed(
-            model_table(
-                contest, ("auroc", "brier", "calibration_slope"), contest.headline, f"Each model, {contest.headline}, with 95% intervals"
-            )
-        )
+    caption = f"Each model, {contest.headline}, with 95% intervals"
+    table = (
+        model_table(contest, ("auroc", "brier", "calibration_slope"), contest.headline, caption)
+        if not few and len(contest.labels) == 1
+        else None
     )
-    return Summary(_lead(contest), tiles, tables, _figures(contest), _cautions(contest), claims=_claims(contest))
+    return Summary(_lead(contest), tiles, listed(table), _figures(contest), _cautions(contest), claims=_claims(contest))
 
 
 def _lead(contest: Contest) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from medcnn.report.blocks import Bullets, Cell, Details, Facts, Figures, Heading, Row, Section, Table, Text
+from medcnn.report.blocks import Bullets, Cell, Details, Editable, Facts, Figures, Heading, Row, Section, Table, Text
 from medcnn.report.charts import calibration_chart
 from medcnn.report.contest import Contest, auroc_forest, cost_figure, decision_overlay, roc_overlay
 from medcnn.report.numbers import MINUS, compact, count, difference, duration, method_title, metric_title, p_value, threshold
@@ -18,8 +18,8 @@ DUPLICATES = frozenset({"mcnemar_exact", "mcnemar_mid_p"})  # other p values of 
 DECISIONS = ("sensitivity", "specificity", "accuracy")
 
 
-def comparison_sections(contest: Contest) -> list[Section]:
-    """The numbered sections of a comparison report."""
+def comparison_sections(contest: Contest, texts: Sequence[Editable] = ()) -> list[Section]:
+    """The numbered sections of a comparison report; texts: paragraphs for a manuscript."""
     return [
         models_section(contest),
         same_section(contest),
@@ -30,7 +30,7 @@ def comparison_sections(contest: Contest) -> list[Section]:
         utility(contest),
         every_difference(contest),
         cost(contest),
-        provenance(contest),
+        provenance(contest, texts),
     ]
 
 
@@ -220,17 +220,17 @@ def cost(contest: Contest) -> Section:
     return Section("cost", "Cost beside quality", [*([Figures(charts)] if charts else []), *([table] if known else []), *note])
 
 
-def provenance(contest: Contest) -> Section:
-    """10: hashes and versions."""
+def provenance(contest: Contest, texts: Sequence[Editable]) -> Section:
+    """10: text for a manuscript, hashes and versions."""
     facts = contest.facts
-    blocks: list[Any] = []
+    blocks: list[Any] = [Heading("Text for a manuscript"), *texts] if texts else []
     if facts.hashes:
         blocks.append(
             Table(["What", "sha256"], [[str(key), str(value)] for key, value in facts.hashes.items()], "Hashes of the predictions")
         )
     if facts.versions:
         blocks += [Heading("Versions"), Facts([(str(key), str(value)) for key, value in facts.versions.items()])]
-    return Section("provenance", "Provenance", blocks or [Text("No versions or hashes are known to this report.", "note")])
+    return Section("provenance", "Text and provenance", blocks or [Text("No versions or hashes are known to this report.", "note")])
 
 
 def typeset(sentence: str, labels: Sequence[str]) -> str:
