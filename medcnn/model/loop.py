@@ -30,6 +30,7 @@ from medcnn.plan import TrainingPlan
 from medcnn.progress import Progress
 
 STEPS_BETWEEN_LOOKS = 25  # at the losses: each look waits for the GPU
+SAVING_SHARE = 0.02  # of the time, at most, goes into checkpoints at the ends of short epochs
 FREE_TO_CHANGE = {"checkpoint_minutes", "n_workers", "device"}  # settings that a continued training may change
 
 
@@ -85,7 +86,7 @@ class TrainingLoop:
         self.unseen: list[torch.Tensor] = []  # losses that were not looked at yet
         self.folder: Path | None = None
         self.clock = _clock()
-        self.saved = time.monotonic()
+        self.saved, self.saving_seconds = time.monotonic(), 0.0
 
     # ------------------------------------------------------------ the loop
 
@@ -108,7 +109,7 @@ class TrainingLoop:
                     if self._is_over():
                         break
                     self._set_mode()
-                elif time.monotonic() - self.saved > 60 * self.plan.checkpoint_minutes:
+                elif self._save_is_due():
                     with self.interruptions.held():
                         self.save()
 
@@ -168,7 +169,7 @@ class TrainingLoop:
     # ------------------------------------------------------------ the end of an epoch
 
     def _end_epoch(self) -> None:
-        """Validate, note the epoch in the history, keep the weights if they are the best, write a checkpoint."""
+        """Validate, note the epoch in the history, keep the weights if they are the best, write a checkpoint if it costs little."""
         with self.interruptions.held():
             self._look_at_losses()
         row = {"epoch": self.journey.epoch + 1, "learning_rate": max(group["lr"] for group in self.optimiser.param_groups)}
@@ -177,7 +178,8 @@ class TrainingLoop:
             self._compare(row)
             self.journey.history.append(row)
             self.journey.epoch, self.journey.step, self.journey.losses = self.journey.epoch + 1, 0, []
-            self.save()
+            if self._is_over() or self._save_is_due() or self._save_is_cheap():
+                self.save()
 
     def _validate(self) -> dict[str, float]:
         rows = self.data.rows_val
@@ -231,8 +233,16 @@ class TrainingLoop:
             "best": self.best,
             "journey": vars(self.journey),
         }
+        started = time.monotonic()
         write_checkpoint(self.folder, state)
         self.saved = time.monotonic()
+        self.saving_seconds = self.saved - started
+
+    def _save_is_due(self) -> bool:
+        return time.monotonic() - self.saved > 60 * self.plan.checkpoint_minutes
+
+    def _save_is_cheap(self) -> bool:
+        return self.saving_seconds <= SAVING_SHARE * (time.monotonic() - self.saved)
 
     def resume(self, folder: Path) -> None:
         """Keep checkpoints in `folder`, and continue from the one that is there."""

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from model_cases import Arrays, blobs, model_plan, training_plan
 from torch import nn
 
 from medcnn.errors import InputError, RunError
-from medcnn.model import checkpoint
+from medcnn.model import checkpoint, loop
 from medcnn.model.backbones import build_model, split_head
 from medcnn.model.checkpoint import CHECKPOINT
 from medcnn.model.predict import predict
@@ -298,7 +299,22 @@ def test_within_an_epoch_it_saves_only_after_the_given_minutes(tmp_path: Path) -
     seen = Interrupted(IMAGES, 2 * N_STEPS, lambda: written.append((tmp_path / CHECKPOINT).stat().st_mtime_ns))
     train_small(seen, plan=PLAN.model_copy(update={"checkpoint_minutes": 60}), checkpoint_dir=tmp_path)
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
-    assert written and state["journey"]["epoch"] == 3
+    assert written
+    assert state["journey"]["epoch"] == 3
+
+
+def test_slow_disks_are_asked_less_often(tmp_path: Path, whole: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short epochs and a checkpoint that takes long: the first, to learn how long, and the last."""
+    write, epochs = loop.write_checkpoint, []
+
+    def slow(folder: Path, state: dict[str, Any]) -> None:
+        epochs.append(state["journey"]["epoch"])
+        time.sleep(0.1)
+        write(folder, state)
+
+    monkeypatch.setattr(loop, "write_checkpoint", slow)
+    assert same(train_small(plan=PLAN.model_copy(update={"checkpoint_minutes": 60}), checkpoint_dir=tmp_path), whole)
+    assert epochs == [1, 3]
 
 
 @pytest.mark.parametrize(
