@@ -72,7 +72,7 @@ def evaluate_table(table: pd.DataFrame, out: Path, config: EvaluationConfig, *, 
         ledger = [json.loads(line) for line in (draft / LEDGER_FILE).read_text(encoding="utf-8").splitlines()]
         facts = RunFacts(
             name=name, records=assessment.records, curves=assessment.curves, predictions=table, thresholds=points, ledger=ledger,
-            versions=versions(), hashes={"predictions": content}, recalibration="none", external=True,
+            versions=versions(), hashes={"predictions": content}, recalibration="none",
         )  # fmt: skip
         (draft / "report.html").write_text(build_report(facts), encoding="utf-8")
         write_figures(facts, draft / "figures")

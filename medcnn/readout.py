@@ -14,6 +14,7 @@ import pandas as pd
 from medcnn.artifact import COST_FILE, read_stamp, write_file
 from medcnn.cohort import Exclusion, Finding, read_findings, read_fingerprint, read_flow
 from medcnn.config import Config
+from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
 from medcnn.plan import Plan, read_plan
 from medcnn.report.facts import ErrorImage, OperatingPoint, RunFacts
@@ -22,6 +23,7 @@ from medcnn.tables import Record, read_records, read_table
 
 VERSIONED = ("medcnn", "torch", "timm", "monai", "albumentations", "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn")
 MOST_NAMED = 8
+REPORTED = ("ingest", "audit", "shortcuts", "fingerprint", "plan", "split", "predict", "calibrate", "evaluate", "explain")
 SIGNS = {"error": "ERROR  ", "warning": "warning", "info": "note   "}
 
 
@@ -160,6 +162,10 @@ def write_extras(run: Run, *, pdf: bool = False) -> list[Path]:
 
     noted = json.loads((run.done("report") / "folders.json").read_text(encoding="utf-8"))
     places = {name: run.folder / place for name, place in noted.items()}
+    if gone := [name for name in REPORTED if read_stamp(places.get(name, run.folder / name)) is None]:
+        raise InputError(
+            f"{run.folder}: stage {gone[0]} is not there (the run is older than this medcnn, or was moved); run `medcnn run` on its config again"
+        )
     trained = {int(name.removeprefix("train/fold")): folder for name, folder in places.items() if name.startswith("train/")}
     html = build_report(run_facts(run, {name: folder for name, folder in places.items() if not name.startswith("train/")}, trained))
     written = [run.folder / "report.html"]

@@ -159,6 +159,14 @@ def test_a_report_is_written_again_and_as_pdf(finished: Path) -> None:
     assert written[1].read_bytes().startswith(b"%PDF")
 
 
+def test_a_report_of_a_run_that_lacks_a_stage_says_which(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    shutil.rmtree(copy / "cohort" / "shortcuts")
+    with pytest.raises(InputError, match="stage shortcuts is not there"):
+        rewrite_report(copy)
+
+
 def test_the_resolved_config_and_the_plan_are_saved(finished: Path) -> None:
     assert yaml.safe_load((finished / "config.yaml").read_text())["training"]["epochs"] == 2
     plan = yaml.safe_load((finished / "plan" / "plan.yaml").read_text())
