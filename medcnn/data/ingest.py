@@ -43,7 +43,7 @@ def ingest(config: DataConfig, *, task: Task | Auto = "auto", seed: int = 0, pro
     excluded = (*candidates.excluded, *unreadable)
     source = f"{config.source} {config.path or config.dataset or config.phantom_labels}"
     flow = Flow(
-        source=source,
+        source=f"{config.source} {config.path.name if config.path else config.dataset or config.phantom_labels}",
         n_found=candidates.n_found,
         n_files=_n_files(rows, config),
         n_images=len(rows),

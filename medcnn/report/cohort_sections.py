@@ -99,7 +99,7 @@ def data_section(reading: Reading) -> Section:
 
 
 def _flow(facts: RunFacts, flow: Flow) -> Figures:
-    unit = "files" if flow.source in {"folder", "dicom"} else "entries"
+    unit = "files" if flow.source.split()[0] in {"folder", "dicom"} else "entries"
     found = Box(f"{count(flow.n_found)} {unit} found", [f"source: {flow.source}"])
     came = Box(f"{plural(flow.n_images, 'image')} came in", [plural(flow.n_patients, "patient"), f"from {count(flow.n_files)} {unit}"])
     steps: list[tuple[Box, Box | None]] = [(found, _left_out(flow.counts())), (came, None)]

@@ -1,7 +1,8 @@
 """Sections 10 to 13: subgroups, training, errors, limits and provenance."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -206,9 +207,18 @@ def provenance_section(reading: Reading, checklist: Sequence[Any], texts: Sequen
     if facts.versions:
         blocks.append(Facts([(str(key), str(value)) for key, value in facts.versions.items()]))
     if facts.config is not None:
-        text = yaml.safe_dump(facts.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        blocks.append(Details("The whole config", [Code(text)]))
+        text = yaml.safe_dump(_without_folders(facts.config.model_dump(mode="python")), sort_keys=False, allow_unicode=True)
+        blocks.append(Details("The whole config, paths by their last name", [Code(text)]))
     return Section("provenance", "Limits, availability and provenance", blocks)
+
+
+def _without_folders(value: Any) -> Any:
+    """Plain values; a path is its last name, since folders can name a machine, a user or a patient."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item) for item in value]
+    return value.name if isinstance(value, PurePath) else value
 
 
 def _cost(facts: RunFacts) -> list[Any]:

@@ -177,3 +177,11 @@ def test_figures_come_with_their_numbers(finished: Path) -> None:
     svgs = {path.stem for path in (finished / "report" / "figures").glob("*.svg")}
     assert svgs
     assert svgs == {path.stem for path in (finished / "report" / "figures").glob("*.csv")}
+
+
+def test_no_folder_of_this_machine_stands_in_the_report(finished: Path, tmp_path: Path) -> None:
+    shared = finetune(tiny_config(cohort=str(tmp_path / "secret_folder" / "shared")), tmp_path / "run", quiet=True)
+    assert (tmp_path / "secret_folder" / "shared").is_dir()
+    for folder in (finished, shared.folder):
+        assert str(folder.parent) not in (folder / "report.html").read_text()
+    assert "secret_folder" not in (shared.folder / "report.html").read_text()
