@@ -180,7 +180,8 @@ class TrainingConfig(Section):
         0, description="CPU threads of torch; 0: torch decides. Results are bit-identical only for the same number"
     )
     checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(
-        5, description="A checkpoint is written at the end of an epoch (of every few, where writing takes more than 2% of the time), and within one after this many minutes"
+        5,
+        description="A checkpoint is written at the end of an epoch (of every few, where writing takes more than 2% of the time), and within one after this many minutes",
     )
 
 

@@ -31,6 +31,7 @@ from medcnn.progress import Progress
 
 STEPS_BETWEEN_LOOKS = 25  # at the losses: each look waits for the GPU
 SAVING_SHARE = 0.02  # of the time, at most, goes into checkpoints at the ends of short epochs
+DISK_BYTES_PER_SECOND = 2e8  # assumed until the first checkpoint was timed
 FREE_TO_CHANGE = {"checkpoint_minutes", "n_workers", "device"}  # settings that a continued training may change
 
 
@@ -86,7 +87,8 @@ class TrainingLoop:
         self.unseen: list[torch.Tensor] = []  # losses that were not looked at yet
         self.folder: Path | None = None
         self.clock = _clock()
-        self.saved, self.saving_seconds = time.monotonic(), 0.0
+        n_bytes = 3 * sum(parameter.nbytes for parameter in model.parameters())  # weights and AdamW's two moments
+        self.saved, self.saving_seconds = time.monotonic(), n_bytes / DISK_BYTES_PER_SECOND
 
     # ------------------------------------------------------------ the loop
 
@@ -178,7 +180,7 @@ class TrainingLoop:
             self._compare(row)
             self.journey.history.append(row)
             self.journey.epoch, self.journey.step, self.journey.losses = self.journey.epoch + 1, 0, []
-            if self._is_over() or self._save_is_due() or self._save_is_cheap():
+            if self._save_is_due() or self._save_is_cheap():
                 self.save()
 
     def _validate(self) -> dict[str, float]:

@@ -294,36 +294,51 @@ def test_an_interrupt_within_a_step_waits_for_its_end(tmp_path: Path, whole: Tra
     assert same(train_small(checkpoint_dir=tmp_path), whole)
 
 
-def test_within_an_epoch_it_saves_only_after_the_given_minutes(tmp_path: Path) -> None:
-    written: list[float] = []
-    seen = Interrupted(IMAGES, 2 * N_STEPS, lambda: written.append((tmp_path / CHECKPOINT).stat().st_mtime_ns))
-    train_small(seen, plan=PLAN.model_copy(update={"checkpoint_minutes": 60}), checkpoint_dir=tmp_path)
-    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
-    assert written
-    assert state["journey"]["epoch"] == 3
+def saved_at(monkeypatch: pytest.MonkeyPatch, *, seconds: float, bytes_per_second: float) -> list[tuple[int, int]]:
+    """(epoch, step) of each checkpoint, filled while one trains on a disk that takes `seconds` for each."""
+    write, places = loop.write_checkpoint, []
 
-
-def test_slow_disks_are_asked_less_often(tmp_path: Path, whole: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short epochs and a checkpoint that takes long: the first, to learn how long, and the last."""
-    write, epochs = loop.write_checkpoint, []
-
-    def slow(folder: Path, state: dict[str, Any]) -> None:
-        epochs.append(state["journey"]["epoch"])
-        time.sleep(0.1)
+    def timed(folder: Path, state: dict[str, Any]) -> None:
+        places.append((state["journey"]["epoch"], state["journey"]["step"]))
+        time.sleep(seconds)
         write(folder, state)
 
-    monkeypatch.setattr(loop, "write_checkpoint", slow)
+    monkeypatch.setattr(loop, "write_checkpoint", timed)
+    monkeypatch.setattr(loop, "DISK_BYTES_PER_SECOND", bytes_per_second)
+    return places
+
+
+def test_within_an_epoch_it_saves_only_after_the_given_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = saved_at(monkeypatch, seconds=0, bytes_per_second=2e8)
+    train_small(plan=PLAN.model_copy(update={"checkpoint_minutes": 60}), checkpoint_dir=tmp_path / "hourly")
+    assert all(step == 0 for _, step in places)
+    places.clear()
+    train_small(checkpoint_dir=tmp_path / "always")
+    assert places == [divmod(step, N_STEPS) for step in range(1, 3 * N_STEPS + 1)]
+
+
+@pytest.mark.parametrize(("seconds", "bytes_per_second", "expected"), [(0.1, 1e12, [(1, 0)]), (0.0, 1e4, [])])
+def test_slow_disks_are_asked_less_often(
+    seconds: float,
+    bytes_per_second: float,
+    expected: list[tuple[int, int]],
+    tmp_path: Path,
+    whole: TrainingResult,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Short epochs, and a checkpoint that took long, or is expected to."""
+    places = saved_at(monkeypatch, seconds=seconds, bytes_per_second=bytes_per_second)
     assert same(train_small(plan=PLAN.model_copy(update={"checkpoint_minutes": 60}), checkpoint_dir=tmp_path), whole)
-    assert epochs == [1, 3]
+    assert places == expected
 
 
 @pytest.mark.parametrize(
     "changes", [{"seed": 4}, {"rows_train": np.arange(N - 1)}, {"plan": PLAN.model_copy(update={"learning_rate": 0.1})}, {"mean": (0.4,)}]
 )
 def test_another_trainings_checkpoint_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
-    train_small(checkpoint_dir=tmp_path, plan=training_plan(epochs=1))
+    train_small(checkpoint_dir=tmp_path)
     with pytest.raises(InputError, match="belongs to a training with other data"):
-        train_small(checkpoint_dir=tmp_path, **({"plan": training_plan(epochs=1)} | changes))
+        train_small(checkpoint_dir=tmp_path, **changes)
 
 
 def test_how_it_is_computed_may_change_on_the_way(tmp_path: Path, whole: TrainingResult) -> None:
