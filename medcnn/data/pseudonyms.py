@@ -4,11 +4,13 @@ Pseudonyms are the first 64 bits of an HMAC-SHA256 under a key that never lies i
 $MEDCNN_PSEUDONYM_KEY names, else in ~/.config/medcnn/pseudonym.key, made on first use and readable by its owner alone.
 """
 
+import contextlib
 import hashlib
 import hmac
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -95,10 +97,15 @@ def _key(path: Path) -> bytes:
 
 
 def _write_key(path: Path) -> None:
+    """Make the key aside and link it into place whole: processes that start together all read the first one's, never half a file."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600: for its owner alone
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:  # another process was first; its key is the key
-        return
-    with os.fdopen(handle, "w") as stream:
-        stream.write(secrets.token_hex(32) + "\n")
+        with os.fdopen(handle, "w") as stream:
+            stream.write(secrets.token_hex(32) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was first; its key is the key
+            os.link(aside, path)
+    finally:
+        os.unlink(aside)

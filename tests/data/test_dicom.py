@@ -2,10 +2,13 @@
 
 import io
 import json
+import multiprocessing
+import os
 import re
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from pydicom.uid import RLELossless, generate_uid
 from medcnn.cohort import Flow, write_json
 from medcnn.config import AuditConfig, DataConfig
 from medcnn.config_file import read_config
+from medcnn.data import pseudonyms
 from medcnn.data.audit import audit
 from medcnn.data.dicom import read_dicom, read_header
 from medcnn.data.images import UnreadableImage, decode_image, decode_row, probe_image
@@ -323,6 +327,25 @@ def test_the_key_is_made_once_for_the_owner_alone(key: Path) -> None:
     assert pseudonym("patient", "4711") == first
     assert pseudonym("study", "4711").split("-")[1] != first.split("-")[1]
     assert "4711" not in first
+
+
+def test_processes_that_start_together_share_one_whole_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, written = tmp_path / "new" / "pseudonym.key", os.fsync
+
+    def slow(handle: int) -> None:
+        time.sleep(0.05)  # whoever looks at the path now must not find half a key
+        written(handle)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        keys = pool.map(_key_bytes, [path] * 8, chunksize=1)
+    assert set(keys) == {path.read_bytes().strip()}
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def _key_bytes(path: Path) -> bytes:
+    return pseudonyms._key(path)
 
 
 def test_another_key_gives_other_pseudonyms_and_a_bad_key_is_refused(key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
