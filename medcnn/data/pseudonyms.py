@@ -108,4 +108,4 @@ def _write_key(path: Path) -> None:
         with contextlib.suppress(FileExistsError):  # another process was first; its key is the key
             os.link(aside, path)
     finally:
-        os.unlink(aside)
+        Path(aside).unlink()

@@ -3,8 +3,8 @@
 import io
 import json
 import multiprocessing
-import os
 import re
+import secrets
 import stat
 import subprocess
 import sys
@@ -330,13 +330,13 @@ def test_the_key_is_made_once_for_the_owner_alone(key: Path) -> None:
 
 
 def test_processes_that_start_together_share_one_whole_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, written = tmp_path / "new" / "pseudonym.key", os.fsync
+    path, drawn = tmp_path / "new" / "pseudonym.key", secrets.token_hex
 
-    def slow(handle: int) -> None:
-        time.sleep(0.05)  # whoever looks at the path now must not find half a key
-        written(handle)
+    def slow(n_bytes: int) -> str:
+        time.sleep(0.05)  # whoever looks at the path now must not find an empty key
+        return drawn(n_bytes)
 
-    monkeypatch.setattr(os, "fsync", slow)
+    monkeypatch.setattr(secrets, "token_hex", slow)
     with multiprocessing.get_context("fork").Pool(8) as pool:
         keys = pool.map(_key_bytes, [path] * 8, chunksize=1)
     assert set(keys) == {path.read_bytes().strip()}
