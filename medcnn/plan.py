@@ -9,16 +9,28 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from medcnn.config import AugmentConfig, ImageConfig, Modality, ModelConfig, Section, SplitConfig, TrainingConfig
+from medcnn.config import (
+    AugmentConfig,
+    ImageConfig,
+    LadderConfig,
+    Modality,
+    ModelConfig,
+    PredictionConfig,
+    Rung,
+    SplitConfig,
+    TrainingConfig,
+)
 from medcnn.config_file import explain_problems, read_yaml
 from medcnn.errors import InputError
+from medcnn.section import Fraction, Section
 from medcnn.tables import Task
 
 
 class SplitPlan(SplitConfig):
     """How patients are dealt to parts, decided."""
 
-    scheme: Literal["given", "holdout", "kfold"]
+    scheme: Literal["given", "holdout", "kfold", "kfold_holdout", "leave_site_out"]
+    val_fraction: Fraction = 0.15
 
 
 class ImagePlan(ImageConfig):
@@ -40,6 +52,7 @@ class ModelPlan(ModelConfig):
 
     pretrained: bool
     dropout: float
+    drop_path: float = 0.0
 
 
 class TrainingPlan(TrainingConfig):
@@ -50,14 +63,40 @@ class TrainingPlan(TrainingConfig):
     learning_rate: float
     backbone_lr_factor: float
     head_epochs: int
-    imbalance: Literal["none", "loss_weights", "oversample"]
+    layer_decay: float = 1.0
+    loss: Literal["cross_entropy", "focal", "asymmetric", "ordinal"] = "cross_entropy"
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.0
+    imbalance: Literal["none", "loss_weights", "class_balanced", "logit_adjusted", "oversample"]
+    select: Literal["best", "last"] = "best"
     precision: Literal["float32", "bfloat16"]
     n_workers: int
+
+
+class BaselinePlan(Section):
+    """A small network from random weights, and how it is trained."""
+
+    model: ModelPlan
+    training: TrainingPlan
+
+
+class LadderPlan(LadderConfig):
+    """Which rungs there are, decided."""
+
+    rungs: tuple[Rung, ...] = ("main",)
+    headline: Rung = "main"
+
+
+class PredictionPlan(PredictionConfig):
+    """How trained models are asked, decided."""
+
+    engine: Literal["torch", "openvino"] = "torch"
 
 
 class Plan(Section):
     """Everything that was decided for one cohort on one machine.
 
+    model and training belong to the rung main; simple_cnn is the network of the rung of that name, with its training.
     task, labels: what is learnt; a binary task has one label. reasons: dotted key -> sentence.
     """
 
@@ -69,6 +108,9 @@ class Plan(Section):
     augment: AugmentPlan
     model: ModelPlan
     training: TrainingPlan
+    simple_cnn: BaselinePlan | None = None
+    ladder: LadderPlan = LadderPlan()
+    prediction: PredictionPlan = PredictionPlan()
     reasons: dict[str, str]
 
 

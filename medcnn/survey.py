@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from medcnn.config import DataConfig
+from medcnn.config_data import DataConfig
 from medcnn.config_file import build_config
 from medcnn.errors import InputError
 from medcnn.tables import read_table

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medcnn.cohort import Exclusion, Finding, Flow, Severity
-from medcnn.config import AuditConfig
+from medcnn.config_data import AuditConfig
 from medcnn.data.copies import KEPT_FIRST, copy_findings, first_of
 from medcnn.data.formats import Unreadable
 from medcnn.data.labels import suggest

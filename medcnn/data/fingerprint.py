@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from medcnn.cohort import Fingerprint
-from medcnn.config import Auto
 from medcnn.errors import InputError
+from medcnn.section import Auto
 from medcnn.tables import Task, infer_task, label_matrix, label_names
 
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)

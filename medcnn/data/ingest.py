@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from medcnn.cohort import Exclusion, Flow
-from medcnn.config import Auto, DataConfig
+from medcnn.config_data import DataConfig
 from medcnn.data.digests import perceptual_hash, pixel_digest
 from medcnn.data.images import UnreadableImage, decode_bytes, decode_row, read_file, read_row
 from medcnn.data.phantom import LABELS, phantom_table
@@ -21,6 +21,7 @@ from medcnn.data.sources_npz import npz_candidates, npz_path
 from medcnn.data.sources_table import table_candidates, table_root
 from medcnn.errors import InputError
 from medcnn.progress import Progress, silent
+from medcnn.section import Auto
 from medcnn.tables import Task, check_manifest
 
 FACTS = ("height", "width", "bit_depth", "channels", "sha256", "pixel_sha256", "perceptual_hash")

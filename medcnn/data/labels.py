@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from medcnn.config import Auto, DataConfig
+from medcnn.config_data import DataConfig
 from medcnn.errors import InputError
+from medcnn.section import Auto
 from medcnn.tables import Task
 
 BLANKS = frozenset({"", "na", "n/a", "nan", "null", "<na>"})

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medcnn.artifact import digest, file_digest
-from medcnn.config import DataConfig
+from medcnn.config_data import DataConfig
 from medcnn.data.sources_npz import npz_path
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pydicom
 
 from medcnn.cohort import Exclusion
-from medcnn.config import Auto, DataConfig
+from medcnn.config_data import DataConfig
 from medcnn.data.dicom import DICOM_ERRORS, header_facts, image_header, open_dataset, text_of
 from medcnn.data.images import UnreadableImage, read_bytes
 from medcnn.data.labels import UNLABELLED, is_blank, suggest
@@ -22,6 +22,7 @@ from medcnn.data.pseudonyms import MASK, masked_path, pseudonym, tokens_of
 from medcnn.data.sources import Candidates, n_threads, require_folder, walk_files
 from medcnn.data.sources_table import described_columns, read_text_table, table_labels
 from medcnn.errors import InputError
+from medcnn.section import Auto
 from medcnn.tables import Task
 
 COVARIATES = ("modality", "view", "laterality", "manufacturer", "scanner", "sex", "age_years", "burned_in", "sop_class")

@@ -6,10 +6,11 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from medcnn.cohort import Exclusion
-from medcnn.config import Auto, DataConfig
+from medcnn.config_data import DataConfig
 from medcnn.data.labels import class_labels
 from medcnn.data.sources import Candidates, part_of, require_folder, walk_files
 from medcnn.errors import InputError
+from medcnn.section import Auto
 from medcnn.tables import Task
 
 

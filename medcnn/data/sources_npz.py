@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medcnn.config import Auto, DataConfig
+from medcnn.config_data import DataConfig
 from medcnn.data.arrays import npz_member
 from medcnn.data.images import UnreadableImage
 from medcnn.data.labels import Labels, class_labels, finding_labels
 from medcnn.data.sources import Candidates
 from medcnn.errors import InputError, MissingExtra
+from medcnn.section import Auto
 from medcnn.tables import PARTS, Task
 
 

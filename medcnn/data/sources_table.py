@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from medcnn.cohort import Exclusion
-from medcnn.config import Auto, DataConfig
+from medcnn.config_data import DataConfig
 from medcnn.data.labels import Labels, class_labels, finding_labels, is_blank, suggest
 from medcnn.data.sources import Candidates, part_of
 from medcnn.errors import InputError
+from medcnn.section import Auto
 from medcnn.tables import MANIFEST_COLUMNS, Task
 
 RESERVED = {*MANIFEST_COLUMNS, "pixel_sha256", "study_id", "site", "given_part", "given_fold", "spacing_mm", "part", "fold"}

@@ -100,7 +100,7 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
 def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
     """Read a trained model, on the CPU and in evaluation mode. Raises InputError when a file is missing or does not fit."""
     card = read_card(folder)
-    plan = ModelPlan(name=card.name, pretrained=False, dropout=card.dropout)
+    plan = ModelPlan(name=card.name, pretrained=False, dropout=card.dropout, drop_path=0.0)
     model = build_model(plan, channels=card.channels, n_outputs=card.n_outputs, size_px=card.image.size_px)
     state = read_state_dict(folder / WEIGHTS)
     try:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from medcnn.errors import InputError
 from medcnn.tables import Task
 
-Imbalance = Literal["none", "loss_weights", "oversample"]
+Imbalance = Literal["none", "loss_weights", "class_balanced", "logit_adjusted", "oversample"]
 
 
 @dataclass(frozen=True, kw_only=True)

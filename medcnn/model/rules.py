@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from medcnn.cohort import Fingerprint
-from medcnn.config import Config, Section
+from medcnn.config import Config
 from medcnn.errors import InputError
-from medcnn.plan import AugmentPlan, ImagePlan, ModelPlan, Plan, SplitPlan, TrainingPlan
+from medcnn.plan import AugmentPlan, BaselinePlan, ImagePlan, LadderPlan, ModelPlan, Plan, PredictionPlan, SplitPlan, TrainingPlan
+from medcnn.section import Section
 
 GIVEN = "given in the config"
 OWN_NETWORKS = {"simple_cnn", "fully_connected"}
@@ -71,7 +72,10 @@ def make_plan(found: Fingerprint, config: Config, machine: Machine) -> Plan:
     name = _one("model.name", config.model.name, lambda: _backbone(found, machine), reasons)
     pretrained = _one("model.pretrained", config.model.pretrained, lambda: _pretrained(name), reasons)
     dropout = _one("model.dropout", config.model.dropout, lambda: _dropout(name), reasons)
-    model = ModelPlan.model_validate({**config.model.model_dump(), "name": name, "pretrained": pretrained, "dropout": dropout})
+    drop_path = _one("model.drop_path", config.model.drop_path, lambda: (0.0, "not used"), reasons)
+    model = ModelPlan.model_validate(
+        {**config.model.model_dump(), "name": name, "pretrained": pretrained, "dropout": dropout, "drop_path": drop_path}
+    )
     image_rules: dict[str, Rule] = {
         "size_px": lambda: _size(found, machine, pretrained),
         "channels": lambda: _channels(found, pretrained),
@@ -83,21 +87,42 @@ def make_plan(found: Fingerprint, config: Config, machine: Machine) -> Plan:
         "learning_rate": lambda: _learning_rate(name, pretrained),
         "backbone_lr_factor": lambda: _backbone_lr_factor(pretrained),
         "head_epochs": lambda: _head_epochs(pretrained),
+        "layer_decay": lambda: (1.0, "not used"),
+        "loss": lambda: ("cross_entropy", "a proper score: its probabilities can be calibrated"),
+        "label_smoothing": lambda: (0.0, "not used"),
+        "ema_decay": lambda: (0.0, "not used"),
+        "select": lambda: ("best", "the epoch with the lowest validation loss"),
         "imbalance": lambda: _imbalance(found),
         "precision": lambda: _precision(name, machine),
         "n_workers": lambda: _n_workers(machine),
     }
+    split_rules: dict[str, Rule] = {"scheme": lambda: _scheme(found), "val_fraction": lambda: (0.15, "a usual share")}
+    training = _section("training", config.training.model_copy(update={"batch_size": batch_size}), TrainingPlan, training_rules, reasons)
     return Plan(
         task=found.task,
         labels=found.labels,
         seed=config.seed,
-        split=_section("split", config.split, SplitPlan, {"scheme": lambda: _scheme(found)}, reasons),
+        split=_section("split", config.split, SplitPlan, split_rules, reasons),
         image=_section("image", config.image, ImagePlan, image_rules, reasons),
         augment=_section("augment", config.augment, AugmentPlan, {"policy": lambda: _policy(config)}, reasons),
         model=model,
-        training=_section("training", config.training.model_copy(update={"batch_size": batch_size}), TrainingPlan, training_rules, reasons),
+        training=training,
+        simple_cnn=_baseline(training),
+        ladder=_ladder(config),
+        prediction=PredictionPlan.model_validate({**config.prediction.model_dump(), "engine": "torch"}),
         reasons=reasons,
     )
+
+
+def _baseline(training: TrainingPlan) -> BaselinePlan:
+    model = ModelPlan(name="simple_cnn", pretrained=False, dropout=0.3, drop_path=0.0)
+    return BaselinePlan(model=model, training=training)
+
+
+def _ladder(config: Config) -> LadderPlan:
+    rungs = config.ladder.rungs if config.ladder.rungs != "auto" else ("main",)
+    headline = config.ladder.headline if config.ladder.headline != "auto" else rungs[-1]
+    return LadderPlan.model_validate({**config.ladder.model_dump(), "rungs": rungs, "headline": headline})
 
 
 # ---------------------------------------------------------------- one section

@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from medcnn.config import Section
 from medcnn.errors import InputError
+from medcnn.section import Section
 from medcnn.tables import Task
 
 

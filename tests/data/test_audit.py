@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from medcnn.cohort import Exclusion, Finding, Flow, read_findings, write_json
-from medcnn.config import AuditConfig
+from medcnn.config_data import AuditConfig
 from medcnn.config_file import read_config
 from medcnn.data.audit import audit, exclude, require_sound
 from medcnn.data.digests import perceptual_hash

@@ -21,7 +21,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import RLELossless, generate_uid
 
 from medcnn.cohort import Flow, write_json
-from medcnn.config import AuditConfig, DataConfig
+from medcnn.config_data import AuditConfig, DataConfig
 from medcnn.config_file import read_config
 from medcnn.data import pseudonyms
 from medcnn.data.audit import audit
@@ -539,7 +539,7 @@ def test_no_identity_reaches_any_output(tmp_path: Path) -> None:
     assert len(manifest) == 6
     assert {item.kind for item in flow.excluded} == {"truncated", "not_dicom"}
     # pydicom quotes values in warnings and logs; a test run changes the filters of both, so a process of its own is asked.
-    program = f"from pathlib import Path; from medcnn.config import DataConfig; from medcnn.data.ingest import ingest; ingest(DataConfig(source='dicom', path=Path({str(root)!r})))"
+    program = f"from pathlib import Path; from medcnn.config_data import DataConfig; from medcnn.data.ingest import ingest; ingest(DataConfig(source='dicom', path=Path({str(root)!r})))"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     everything = outputs(flow, manifest, tmp_path) + said.stdout + said.stderr
     for secret in (PLANTED, "Zebulon", "19531129", "3680043", *(str(uid) for uid in (dataset.StudyInstanceUID, dataset.SeriesInstanceUID))):

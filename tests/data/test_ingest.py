@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from medcnn.cohort import Flow, read_flow, write_json
-from medcnn.config import DataConfig
+from medcnn.config_data import DataConfig
 from medcnn.data.digests import NEAR_BITS, near_pairs, perceptual_hash, pixel_digest
 from medcnn.data.images import decode_row
 from medcnn.data.ingest import image_root, ingest, row_reader

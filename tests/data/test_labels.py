@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medcnn.config import DataConfig
+from medcnn.config_data import DataConfig
 from medcnn.data.labels import class_labels, finding_labels
 from medcnn.errors import InputError
 from medcnn.tables import infer_task, label_matrix

@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_cases import Arrays, blobs, model_plan, training_plan
 
-from medcnn.config import AugmentConfig, SplitConfig
+from medcnn.config import AugmentConfig
 from medcnn.errors import InputError
 from medcnn.model.backbones import build_model
 from medcnn.model.card import CARD, WEIGHTS, ModelCard, describe_start, load_model, make_card, save_model
@@ -23,7 +23,7 @@ def plan_for(model: ModelPlan) -> Plan:
         task="binary",
         labels=("sick",),
         seed=0,
-        split=SplitPlan(**{**SplitConfig().model_dump(), "scheme": "holdout"}),
+        split=SplitPlan(scheme="holdout"),
         image=ImagePlan(size_px=16, channels=1, fit="pad"),
         augment=AugmentPlan(**{**AugmentConfig().model_dump(), "policy": "none"}),
         model=model,
