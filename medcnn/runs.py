@@ -27,7 +27,7 @@ ROOMS = {
     "ingest": ("tables", "data"),
     "audit": ("tables", "data"),
     "fingerprint": ("data/fingerprint",),
-    "split": ("data/split", "data/stratification"),
+    "split": ("data/split", "data/split_folds", "data/split_given", "data/split_units", "data/stratification"),
     "cache": ("data/cache", "data/images", "data/formats", "data/arrays", "data/dicom", "data/dicom_display", "data/phantom"),
     "shortcuts": ("data", "evaluation"),
     "plan": ("plan", "model/rules"),

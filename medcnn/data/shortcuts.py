@@ -31,12 +31,12 @@ LOGIT_VARIANCE = 10.0  # prior variance of a probe's logit, shared among its fea
 def rows_to_probe(manifest: pd.DataFrame, split: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Rows of the manifest that the probes may see, and a sentence that says which.
 
-    One fold: train and val, never test. Several folds: all images of the split, since each is tested in some fold; the
-    probes then predict each image without having seen its patient, as the model's folds do. Raises InputError when
-    there are none.
+    Those that stand in train or val of some fold: an image that is in the test part of every fold is never looked at.
+    In cross-validation these are all images, since each is tested in one fold only; the probes then predict each image
+    without having seen its patient, as the model's folds do. Raises InputError when there are none.
     """
-    several = split["fold"].nunique() > 1
-    wanted = split if several else split[split["part"] != "test"]
+    wanted = split[split["part"] != "test"]
+    several = wanted["image_id"].nunique() == split["image_id"].nunique() and split["part"].eq("test").any()
     kept = manifest[manifest["image_id"].isin(set(wanted["image_id"]))].reset_index(drop=True)
     if kept.empty:
         raise InputError("shortcut probes: the split has no train or val image that is in the manifest; they do not look at the test part")

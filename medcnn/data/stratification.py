@@ -9,7 +9,9 @@ MAX_BLOCK = 100
 LACKING = 1e6  # outweighs every imbalance: a part that lacks a class gets the next unit that has it
 
 
-def deal_units(per_class: np.ndarray, sizes: np.ndarray, fractions: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+def deal_units(
+    per_class: np.ndarray, sizes: np.ndarray, fractions: Sequence[float], rng: np.random.Generator, *, at_random: bool = False
+) -> np.ndarray:
     """Part of each unit, int64 (n_units,).
 
     per_class: int (n_units, n_classes), images of each class in each unit; a unit may have several classes or none.
@@ -20,6 +22,9 @@ def deal_units(per_class: np.ndarray, sizes: np.ndarray, fractions: Sequence[flo
     units per class and images per class (sum of squared deviations, each relative to its total): iterative
     stratification (doi:10.1007/978-3-642-23808-6_10) with all counts weighed together. Sweeps then move single units
     while that lowers the sum. The order of units matters only through `rng`.
+
+    at_random: what is left over is dealt in random order. Where no two units are alike, `rng` changes nothing otherwise;
+    parts are a little less balanced for it.
     """
     shuffled = rng.permutation(len(sizes))
     part = np.full(len(sizes), -1, np.int64)
@@ -27,7 +32,8 @@ def deal_units(per_class: np.ndarray, sizes: np.ndarray, fractions: Sequence[flo
     rest = shuffled[part[shuffled] < 0]
     n_carriers = (per_class > 0).sum(axis=0)
     rarity = np.where(per_class > 0, n_carriers, len(sizes) + 1).min(axis=1, initial=len(sizes) + 1)
-    rest = rest[np.lexsort((-sizes[rest], rarity[rest]))]
+    if not at_random:
+        rest = rest[np.lexsort((-sizes[rest], rarity[rest]))]
     part[rest] = _one_by_one(per_class, sizes, np.asarray(fractions), part, rest)
     return part
 
