@@ -70,7 +70,7 @@ class AugmentConfig(Section):
 class ModelConfig(Section):
     """What is trained."""
 
-    name: str = Field("auto", description="simple_cnn, fully_connected, or any timm backbone (see `medcnn models`)")
+    name: str = Field("auto", description="simple_cnn, small_vgg, fully_connected, or any timm backbone (see `medcnn models`)")
     pretrained: bool | Auto = Field("auto", description="Start from ImageNet weights")
     weights: Path | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Every network through one door: SimpleCNN, the fully connected baseline, and timm's backbones by name."""
+"""Every network through one door: our own small ones, and timm's backbones by name."""
 
 import copy
 import difflib
@@ -13,10 +13,11 @@ from torch import nn
 
 from medcnn.errors import InputError
 from medcnn.model.simple_cnn import FullyConnected, SimpleCNN
+from medcnn.model.small_vgg import SmallVGG
 from medcnn.model.weights import StateDict, load_pretrained
 from medcnn.plan import ModelPlan
 
-OWN_MODELS = ("simple_cnn", "fully_connected")
+OWN_MODELS = ("simple_cnn", "small_vgg", "fully_connected")
 OWN_MEAN, OWN_STD = 0.5, 0.25  # grey values of medical images, roughly
 
 
@@ -33,15 +34,22 @@ def build_model(plan: ModelPlan, *, channels: int, n_outputs: int, size_px: int,
         raise InputError(f"model.pretrained is true, but there are no pretrained weights of {plan.name}; set model.pretrained=false")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if plan.name == "simple_cnn":
-            model: nn.Module = SimpleCNN(channels, n_outputs, dropout=plan.dropout)
-        elif plan.name == "fully_connected":
-            model = FullyConnected(channels, size_px, n_outputs, dropout=plan.dropout)
+        if plan.name in OWN_MODELS:
+            model = own_model(plan.name, channels=channels, n_outputs=n_outputs, size_px=size_px, dropout=plan.dropout)
         else:
             state = load_pretrained(plan.name, plan.weights) if plan.pretrained else None
             model = _timm_model(plan, channels=channels, n_outputs=n_outputs, size_px=size_px, state=state)
     _check_input(model, plan.name, channels, size_px, n_outputs)
     return model
+
+
+def own_model(name: str, *, channels: int, n_outputs: int, size_px: int, dropout: float) -> nn.Module:
+    """One of OWN_MODELS, with weights from torch's generator."""
+    if name == "simple_cnn":
+        return SimpleCNN(channels, n_outputs, dropout=dropout)
+    if name == "small_vgg":
+        return SmallVGG(channels, n_outputs, dropout=dropout)
+    return FullyConnected(channels, size_px, n_outputs, dropout=dropout)
 
 
 def check_name(name: str) -> None:
@@ -51,7 +59,7 @@ def check_name(name: str) -> None:
     known = [*OWN_MODELS, *timm.list_models()]
     near = difflib.get_close_matches(name.partition(".")[0], known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`medcnn models` lists them"
-    raise InputError(f"model.name is {name!r}, which is neither {' nor '.join(OWN_MODELS)} nor a timm model; {hint}")
+    raise InputError(f"model.name is {name!r}, which is neither {', '.join(OWN_MODELS)} nor a timm model; {hint}")
 
 
 def pretrained_facts(name: str) -> PretrainedCfg:

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from medcnn.model.backbones import OWN_MODELS, pretrained_facts
-from medcnn.model.simple_cnn import FullyConnected, SimpleCNN
+from medcnn.model.backbones import OWN_MODELS, own_model, pretrained_facts
 from medcnn.model.weights import weights_source
 from medcnn.progress import Progress, silent
 
@@ -59,7 +58,7 @@ def count_parameters(model: nn.Module) -> int:
 
 def count_multiply_adds(model: nn.Module, *, channels: int, size_px: int) -> int:
     """Multiply-adds of convolutions, linear layers and attention for one image, by torch's own counter on meta tensors."""
-    shadow = copy.deepcopy(model).to("meta").eval()
+    shadow = copy.deepcopy(model).to("meta").eval().requires_grad_(False)  # the counter trips over weights that are themselves inputs
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shadow(torch.empty(1, channels, size_px, size_px, device="meta"))
     return int(counter.get_total_flops()) // 2
@@ -78,8 +77,6 @@ def _row(name: str) -> ModelRow:
 
 
 def _shadow(name: str) -> tuple[nn.Module, int]:
-    if name == "simple_cnn":
-        return SimpleCNN(), OWN_SIZE_PX
-    if name == "fully_connected":
-        return FullyConnected(3, OWN_SIZE_PX, 2), OWN_SIZE_PX
+    if name in OWN_MODELS:
+        return own_model(name, channels=3, n_outputs=2, size_px=OWN_SIZE_PX, dropout=0.0), OWN_SIZE_PX
     return timm.create_model(name, num_classes=2), pretrained_facts(name).input_size[-1]

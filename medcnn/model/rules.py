@@ -12,7 +12,7 @@ from medcnn.plan import AugmentPlan, BaselinePlan, ImagePlan, LadderPlan, ModelP
 from medcnn.section import Section
 
 GIVEN = "given in the config"
-OWN_NETWORKS = {"simple_cnn", "fully_connected"}
+OWN_NETWORKS = {"simple_cnn", "small_vgg", "fully_connected"}
 DEPTHWISE = ("efficientnet", "mobilenet", "mnasnet", "convnext", "rexnet", "ghostnet", "fbnet", "xception")
 OFFLINE_BACKBONE = "tf_efficientnet_lite0"
 GPU_BACKBONE = "resnet50"

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from medcnn.model.backbones import OWN_MODELS
 from medcnn.model.catalogue import USUAL_MODELS, count_multiply_adds, count_parameters, list_models, matching_names
+from medcnn.model.rules import OWN_NETWORKS
 from medcnn.model.simple_cnn import SimpleCNN
 
 
@@ -48,6 +50,10 @@ def test_attention_is_counted() -> None:
     assert row.n_multiply_adds == pytest.approx(1.26e9, rel=0.02)
 
 
+def test_the_rules_know_all_our_own_networks() -> None:
+    assert set(OWN_MODELS) == OWN_NETWORKS
+
+
 def test_names() -> None:
     assert matching_names("simple") == ["simple_cnn"]
     assert set(matching_names("EFFICIENTNET_LITE")) >= {"efficientnet_lite0", "tf_efficientnet_lite4"}
@@ -61,3 +67,8 @@ def test_frozen_weights_count_and_statistics_do_not() -> None:
     model = nn.BatchNorm2d(7).requires_grad_(False)
     assert count_parameters(model) == 14
     assert torch.is_tensor(model.running_mean)
+
+
+def test_a_pooling_that_starts_from_a_learnt_query_is_counted() -> None:
+    (row,) = list_models("vit_pe_core_tiny_patch16_384")
+    assert row.n_multiply_adds > 1e9
