@@ -1,6 +1,6 @@
 """What is fixed before the test part is opened: the recalibration and the operating points, fitted on validation rows.
 
-Both are fitted for each fold's model on that fold's own validation rows, and applied to that fold's test rows.
+Both are fitted for each fold on rows of patients whom it does not test (`calibration_rows`), and applied to its test rows.
 """
 
 import json
@@ -15,6 +15,7 @@ import pandas as pd
 from medcnn.artifact import write_file
 from medcnn.config import CalibrationConfig, EvaluationConfig
 from medcnn.errors import InputError
+from medcnn.evaluation.calibration_rows import FITTED_ON, calibration_rows, fitting_source
 from medcnn.evaluation.estimates import FloatArray
 from medcnn.evaluation.operating_points import OperatingPoint, Thresholds, choose_operating_points, thresholds_at
 from medcnn.evaluation.recalibrated_predictions import Recalibration, fit_predictions
@@ -27,11 +28,12 @@ RAW = "none"
 @dataclass(frozen=True)
 class Calibrator:
     """requested: the method that was asked for. points: operating points by the probabilities they are for: the method's
-    name and, for the numbers before recalibration, "none"."""
+    name and, for the numbers before recalibration, "none". fitted_on: the rows that both were fitted on, in words."""
 
     requested: str
     recalibration: Recalibration
     points: Mapping[str, Sequence[OperatingPoint]]
+    fitted_on: str = FITTED_ON["own"]
 
     @property
     def method(self) -> str:
@@ -56,7 +58,12 @@ class Calibrator:
 
     def write(self, folder: Path) -> None:
         """Write `calibrator.json` and `thresholds.json`."""
-        maps = {"requested": self.requested, "method": self.method, "recalibration": self.recalibration.as_dict()}
+        maps = {
+            "requested": self.requested,
+            "method": self.method,
+            "fitted_on": self.fitted_on,
+            "recalibration": self.recalibration.as_dict(),
+        }
         points = {name: [point.as_dict() for point in points] for name, points in self.points.items()}
         write_file(folder / CALIBRATOR_FILE, (json.dumps(maps, indent=1) + "\n").encode())
         write_file(folder / THRESHOLDS_FILE, (json.dumps(points, indent=1) + "\n").encode())
@@ -69,27 +76,27 @@ class Calibrator:
             requested=maps["requested"],
             recalibration=Recalibration.from_dict(maps["recalibration"]),
             points={name: [OperatingPoint(**point) for point in rows] for name, rows in points.items()},
+            fitted_on=maps.get("fitted_on", FITTED_ON["own"]),
         )
 
 
-def fit_calibrator(val: pd.DataFrame, calibration: CalibrationConfig, evaluation: EvaluationConfig, *, task: Task, seed: int) -> Calibrator:
-    """Fit the recalibration and choose the operating points on a checked predictions table of validation rows.
+def fit_calibrator(
+    predictions: pd.DataFrame, calibration: CalibrationConfig, evaluation: EvaluationConfig, *, task: Task, seed: int
+) -> Calibrator:
+    """Fit the recalibration and choose the operating points of each fold on its `calibration_rows`.
 
-    Raises InputError when there are none, or when a row is not of part val: test rows cannot choose anything here.
+    predictions: a checked table of val and test rows. Where it has val rows, no test row chooses anything; where it has none,
+    the test rows of the other folds do (cross-fitting). Raises InputError when there are no rows to fit on, when a row is of
+    part train, or when a patient would stand on both sides of a fold's map.
     """
-    strangers = sorted(set(val["part"]) - {"val"})
-    if strangers or val.empty:
-        raise InputError(f"calibration and thresholds are fitted on rows of part val; got {strangers or 'no rows'}")
-    if not label_names(val):
+    if not label_names(predictions):
         raise InputError("calibration needs y_LABEL columns; got none")
-    recalibration = fit_predictions(val, calibration.method, task=task, seed=seed)
-    fitted = Calibrator(calibration.method, recalibration, {})
-    tables = {RAW: val, fitted.method: fitted.apply(val)}
-    return Calibrator(
-        calibration.method,
-        recalibration,
-        {name: choose_operating_points(table, evaluation, task=task) for name, table in tables.items()},
-    )
+    rows, fitted_on = calibration_rows(predictions), FITTED_ON[fitting_source(predictions)]
+    recalibration = fit_predictions(rows, calibration.method, task=task, seed=seed)
+    fitted = Calibrator(calibration.method, recalibration, {}, fitted_on)
+    tables = {RAW: rows, fitted.method: fitted.apply(rows)}
+    points = {name: choose_operating_points(table, evaluation, task=task) for name, table in tables.items()}
+    return Calibrator(calibration.method, recalibration, points, fitted_on)
 
 
 def _read(path: Path) -> Any:

@@ -3,7 +3,6 @@
 A difference is a - b. Nothing is compared unless the models were tested on the same images with the same labels.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -16,7 +15,7 @@ from medcnn.errors import InputError
 from medcnn.evaluation.alignment import align_tables
 from medcnn.evaluation.clustered import influence_variance
 from medcnn.evaluation.estimates import BoolArray, FloatArray, IntArray, repeated_patients
-from medcnn.evaluation.intervals import normal_quantile, patient_codes
+from medcnn.evaluation.intervals import patient_codes
 from medcnn.evaluation.levels import UnitTable, at_level
 from medcnn.evaluation.multiclass import Task as AurocTask
 from medcnn.evaluation.multiclass import label_tasks, mean_auroc_influence, pair_tasks
@@ -27,8 +26,8 @@ from medcnn.evaluation.significance import (
     Difference,
     McNemar,
     adjust_p,
+    linearised_difference,
     non_inferiority,
-    normal_p,
     paired_auroc_test,
     paired_proportion_test,
 )
@@ -215,25 +214,7 @@ def _mean_aurocs(
     unit = f"{len(usable[0])} labels" if metric == "auroc" else f"{len(usable[0]) // 2} pairs of classes"
     for a, b in contest.pairs:
         difference, variance = found[a][0] - found[b][0], influence_variance(found[a][1] - found[b][1])
-        yield "", contest.comparison(metric, a, b, _linearised(difference, variance), note=f"mean of {unit}")
-
-
-def _linearised(difference: float, variance: float) -> Difference:
-    if not variance > 1e-26:
-        equal = abs(difference) < 1e-13
-        return Difference(
-            difference=difference,
-            statistic=0.0 if equal else None,
-            p=1.0 if equal else None,
-            method="linearised",
-            note="no variance can be estimated",
-        )
-    se = math.sqrt(variance)
-    half = normal_quantile(0.95) * se
-    return Difference(
-        difference=difference, low=max(-1.0, difference - half), high=min(1.0, difference + half),
-        statistic=difference / se, p=normal_p(difference / se), se=se, method="linearised",
-    )  # fmt: skip
+        yield "", contest.comparison(metric, a, b, linearised_difference(difference, variance), note=f"mean of {unit}")
 
 
 # ---------------------------------------------------------------- rows, thresholds, corrections

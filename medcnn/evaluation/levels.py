@@ -89,13 +89,22 @@ def _aggregate(y: FloatArray, p: FloatArray, unit: IntArray, n_units: int, aggre
     n_known = np.bincount(unit[known], minlength=n_units)
     label = np.where(n_known > 0, np.bincount(unit[known], weights=y[known], minlength=n_units) > 0, np.nan)
     used = known | (n_known == 0)[unit]
-    # Ascending within a unit, summed in extended precision: patients whose means tie as decimals tie as numbers, in any row order.
+    if aggregation == "mean":
+        return label, np.clip(group_means(p[used], unit[used]), 0, 1)
     order = np.lexsort((p[used], unit[used]))
     values = p[used][order].astype(np.longdouble)
     starts = np.flatnonzero(np.diff(unit[used][order], prepend=-1))
-    if aggregation == "mean":
-        mean = np.add.reduceat(values, starts) / np.diff(np.append(starts, values.size))
-        return label, np.clip(mean.astype(np.float64), 0, 1)
     if aggregation == "max":
         return label, np.maximum.reduceat(values, starts).astype(np.float64)
     return label, (1 - np.multiply.reduceat(1 - values, starts)).astype(np.float64)
+
+
+def group_means(values: FloatArray, group: IntArray) -> FloatArray:
+    """Mean of values (n,) within each group, float64 (n_groups,); group: (n,), every number from 0 to n_groups - 1.
+
+    Ascending within a group, summed in extended precision: means that tie as decimals tie as numbers, in any row order.
+    """
+    order = np.lexsort((values, group))
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    sums = np.add.reduceat(values[order].astype(np.longdouble), starts)
+    return np.asarray(sums / np.diff(np.append(starts, values.size)), dtype=np.float64)

@@ -96,6 +96,25 @@ def paired_auroc_test(
     )
 
 
+def linearised_difference(difference: float, variance: float) -> Difference:
+    """A difference with the normal interval and p of a variance from influences; without a variance none is made up."""
+    if not variance > 1e-26:
+        equal = abs(difference) < 1e-13
+        return Difference(
+            difference=difference,
+            statistic=0.0 if equal else None,
+            p=1.0 if equal else None,
+            method="linearised",
+            note="no variance can be estimated",
+        )
+    se = math.sqrt(variance)
+    half = normal_quantile(0.95) * se
+    return Difference(
+        difference=difference, low=max(-1.0, difference - half), high=min(1.0, difference + half),
+        statistic=difference / se, p=normal_p(difference / se), se=se, method="linearised",
+    )  # fmt: skip
+
+
 def unpaired_auroc_test(
     y_a: ArrayLike, a: ArrayLike, y_b: ArrayLike, b: ArrayLike, *, patient_a: ArrayLike | None = None, patient_b: ArrayLike | None = None
 ) -> tuple[Difference, Difference]:
