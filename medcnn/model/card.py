@@ -48,7 +48,7 @@ class ModelCard(Signature):
     @property
     def n_outputs(self) -> int:
         """Width of the last layer."""
-        return count_outputs(self.task, len(self.labels))
+        return count_outputs(self.task, len(self.labels), self.loss)
 
     @property
     def channels(self) -> int:

@@ -22,7 +22,9 @@ from medcnn.errors import RunError
 from medcnn.model.batches import BatchSource, Deal, deal_epoch, n_batches, n_drawn, stream, worker_deaths_named
 from medcnn.model.checkpoint import Interruptions, read_checkpoint, write_checkpoint
 from medcnn.model.devices import autocast, depthwise_in_float32, seed_generators
-from medcnn.model.losses import balance, log_loss, training_loss
+from medcnn.model.imbalance import balance
+from medcnn.model.losses import log_loss, make_objective
+from medcnn.model.mixing import mix
 from medcnn.model.optimisation import MovingAverage, Schedule, make_optimiser, set_learning_rates, set_training_mode
 from medcnn.model.predict import predict
 from medcnn.model.signature import Signature
@@ -73,7 +75,7 @@ class TrainingLoop:
         self.data, self.plan, self.seed, self.device, self.interruptions = data, plan, seed, device, interruptions
         balanced = balance(data.y[data.rows_train], data.signature.task, plan.imbalance)
         self.signature = data.signature.model_copy(update={"prior_correction": balanced.prior_correction})
-        self.classes, self.class_weights = balanced.classes, torch.from_numpy(balanced.weights).to(device)
+        self.classes, self.objective = balanced.classes, make_objective(plan, data.signature.task, balanced, device)
         self.targets = torch.from_numpy(data.y.astype(np.float32))
         self.n_steps = n_batches(n_drawn(data.rows_train, balanced.classes), plan.batch_size)
         self.schedule = Schedule(
@@ -136,9 +138,12 @@ class TrainingLoop:
         set_learning_rates(self.optimiser, self.plan.learning_rate, self.schedule, step)
         inputs = self.signature.inputs(pixels, self.device)
         y = self.targets[rows].to(self.device, non_blocking=True)
+        if self.plan.mixup or self.plan.cutmix:
+            rng = np.random.default_rng(_step_seed(self.seed, step))
+            inputs, y = mix(inputs, y, mixup=self.plan.mixup, cutmix=self.plan.cutmix, rng=rng)
         with autocast(self.device, self.plan.precision):
             outputs = self.model(inputs)
-        loss = training_loss(outputs, y, self.class_weights, task=self.signature.task, label_smoothing=self.plan.label_smoothing)
+        loss = self.objective(outputs, y)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.learning, self.plan.clip_norm)
         self.optimiser.step()

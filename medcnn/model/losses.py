@@ -1,67 +1,143 @@
-"""What training minimises, and what class imbalance does to it and to the probabilities.
+"""What training minimises, and the labels it needs for that.
 
-Weighting or repeating rare classes trains a model for a population with other prevalences. What was done is undone in
-the outputs: with z' = z + log(prior of the cohort / prior in training) the probabilities refer to the cohort again
-(Saerens, Latinne & Decaestecker 2002, doi:10.1162/089976602753284446).
+Every loss is an expected cost: the cost that each class would have if it were the true one, averaged over the target.
+A target is a class, or after mixup and CutMix a share of several; for one class the same numbers come out, bit for bit.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from medcnn.errors import InputError
+from medcnn.model.imbalance import Balance
+from medcnn.model.posterior import MARGIN, Loss, ordinal_log_probabilities
+from medcnn.plan import TrainingPlan
 from medcnn.tables import Task
 
-Imbalance = Literal["none", "loss_weights", "class_balanced", "logit_adjusted", "oversample"]
+TINY = 1e-8  # of a share: a power of it below 1 has no finite slope at 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Balance:
-    """How rare classes are treated.
+class Objective:
+    """The loss of a batch; call it with outputs and targets.
 
-    weights: float32 (n_outputs,), the loss weight of each class (multilabel: of each label's positives).
-    classes: int (n_rows,), when each class is to be drawn equally often. prior_correction: see Signature.
+    weights, offsets: see Balance. gamma: of focal and asymmetric. smoothing: moves each target towards the uniform one.
+    A batch may come in pieces: its loss is the sum of their `total` over the sum of their `n_terms`.
     """
 
-    weights: np.ndarray
-    classes: np.ndarray | None
-    prior_correction: tuple[float, ...]
+    task: Task
+    weights: torch.Tensor
+    loss: Loss = "cross_entropy"
+    gamma: float = 2.0
+    smoothing: float = 0.0
+    offsets: torch.Tensor | None = None
+
+    def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Mean loss, a scalar: over images; multilabel: over known labels; ordinal: over the conditional subsets.
+
+        outputs: (B, n_outputs). y: float (B, n_labels), from 0 to 1, NaN (multilabel only: that label of that image
+        neither counts nor teaches).
+        """
+        return self.total(outputs, y) / self.n_terms(y).clamp(min=1)
+
+    def n_terms(self, y: torch.Tensor) -> torch.Tensor:
+        """What the total is divided by: images; multilabel: known labels; ordinal: images over all conditional subsets."""
+        if self.task == "multilabel":
+            return (~torch.isnan(y)).sum()
+        if self.loss == "ordinal":
+            steps = torch.arange(1, y.shape[1] + 1, device=y.device).clamp(max=y.shape[1] - 1)
+            return (y * steps).sum()
+        return y.new_full((), len(y))
+
+    def total(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Sum of the losses of a batch, a scalar; arguments as above."""
+        outputs = outputs.float()
+        if self.offsets is not None:
+            outputs = outputs + self.offsets
+        if self.task == "multilabel":
+            return self._multilabel_total(outputs, y)
+        costs = self._class_costs(outputs)
+        if self.smoothing:
+            costs = (1 - self.smoothing) * costs + self.smoothing * costs.mean(dim=1, keepdim=True)
+        shares = torch.cat([1 - y, y], dim=1) if self.task == "binary" else y
+        return (shares * self.weights * costs).sum()
+
+    def _class_costs(self, outputs: torch.Tensor) -> torch.Tensor:
+        """(B, n_classes), what an image costs if that is its class. Focal: doi:10.1109/ICCV.2017.324, over the softmax.
+
+        Ordinal: the binary losses of the conditional subsets that the class is in add up to -log of its probability.
+        """
+        if self.loss == "ordinal":
+            return -ordinal_log_probabilities(outputs)
+        log_p = functional.log_softmax(outputs, dim=1)
+        if self.loss == "focal":
+            return -log_p * (-torch.expm1(log_p)).clamp(min=TINY) ** self.gamma
+        return -log_p
+
+    def _multilabel_total(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        known = ~torch.isnan(y)
+        targets = torch.where(known, y * (1 - self.smoothing) + self.smoothing / 2, 0.0)
+        if self.loss == "cross_entropy":
+            each = functional.binary_cross_entropy_with_logits(outputs, targets, pos_weight=self.weights, reduction="none")
+        else:
+            if_positive, if_negative = self._focal_costs(outputs) if self.loss == "focal" else self._asymmetric_costs(outputs)
+            each = targets * self.weights * if_positive + (1 - targets) * if_negative
+        return torch.where(known, each, 0.0).sum()
+
+    def _focal_costs(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cost of each label if positive, if negative: sigmoid focal loss, doi:10.1109/ICCV.2017.324."""
+        log_p, log_q = functional.logsigmoid(outputs), functional.logsigmoid(-outputs)
+        return -log_p * torch.exp(self.gamma * log_q), -log_q * torch.exp(self.gamma * log_p)
+
+    def _asymmetric_costs(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positives cost what they do in cross-entropy; negatives are focal, and free below a share of MARGIN.
+
+        doi:10.1109/ICCV48922.2021.00015, with a gamma of 0 for positives.
+        """
+        q = (outputs.sigmoid() - MARGIN).clamp(min=TINY)
+        return -functional.logsigmoid(outputs), -(q**self.gamma) * torch.log1p(-q)
 
 
-def balance(y: np.ndarray, task: Task, imbalance: Imbalance) -> Balance:
-    """Decide weights, drawing and prior correction from the training labels.
-
-    y: float (n, n_labels), 0/1, NaN only for multilabel. loss_weights: a class with share s of K classes weighs
-    1 / (K s), so weights average 1 over the images; the positives of a label weigh negatives / positives.
-    Raises InputError for oversampling with several findings per image, which has no single class to draw by.
-    """
-    if task == "multilabel":
-        if imbalance == "oversample":
-            raise InputError(
-                "training.imbalance is oversample, which needs one class per image, but the task is multilabel; use loss_weights"
-            )
-        positives, negatives = np.nansum(y == 1, axis=0), np.nansum(y == 0, axis=0)
-        weights = negatives / positives if imbalance == "loss_weights" else np.ones(y.shape[1])
-        return Balance(weights=weights.astype(np.float32), classes=None, prior_correction=_unless_zero(-np.log(weights)))
-    classes = class_of(y, task)
-    shares = np.bincount(classes, minlength=max(2, y.shape[1])) / len(classes)
-    even = 1 / (len(shares) * shares)
-    weights = even if imbalance == "loss_weights" else np.ones(len(shares))
-    return Balance(
-        weights=weights.astype(np.float32),
-        classes=classes if imbalance == "oversample" else None,
-        prior_correction=() if imbalance == "none" else _unless_zero(-np.log(even)),
+def make_objective(plan: TrainingPlan, task: Task, balanced: Balance, device: torch.device) -> Objective:
+    """The planned loss, its weights on the device."""
+    return Objective(
+        task=task,
+        weights=torch.from_numpy(balanced.weights).to(device),
+        loss=plan.loss,
+        gamma=plan.focal_gamma,
+        smoothing=plan.label_smoothing,
+        offsets=None if balanced.offsets is None else torch.from_numpy(balanced.offsets).to(device),
     )
 
 
-def class_of(y: np.ndarray, task: Task) -> np.ndarray:
-    """The class of each row, int64 (n,): the label itself for binary, the column that is 1 for multiclass."""
-    classes: np.ndarray = y[:, 0].astype(np.int64) if task == "binary" else y.argmax(axis=1)
-    return classes
+def check_recipe(plan: TrainingPlan, task: Task) -> None:
+    """Raise InputError for settings of loss, targets and imbalance that make no sense together or with the task."""
+    mixed = plan.mixup > 0 or plan.cutmix > 0
+    problems = {
+        f"asymmetric, which is for several findings per image, but the task is {task}; use focal": (
+            plan.loss == "asymmetric" and task != "multilabel"
+        ),
+        f"ordinal, which is for classes in their order, but the task is {task}; use cross_entropy": (
+            plan.loss == "ordinal" and task != "multiclass"
+        ),
+        f"{plan.loss}, for which label smoothing is not defined; set training.label_smoothing=0": (
+            plan.loss in {"asymmetric", "ordinal"} and plan.label_smoothing > 0
+        ),
+        "ordinal, for which a blend of two classes is not defined; set training.mixup=0 and training.cutmix=0": (
+            plan.loss == "ordinal" and mixed
+        ),
+        f"{plan.loss}, but training.imbalance=logit_adjusted is derived for cross_entropy; use class_balanced": (
+            plan.loss != "cross_entropy" and plan.imbalance == "logit_adjusted"
+        ),
+    }
+    for problem, is_there in problems.items():
+        if is_there:
+            raise InputError(f"training.loss is {problem}")
+    if mixed and plan.batch_size < 2:
+        raise InputError("training.mixup and training.cutmix need at least 2 images per step, but training.batch_size is 1")
 
 
 def is_labelled(y: np.ndarray, task: Task) -> np.ndarray:
@@ -87,32 +163,6 @@ def check_classes(y: np.ndarray, task: Task, labels: Sequence[str] | None = None
         raise InputError(f"training row {row} has {y[row].sum():.0f} classes; a multiclass image has exactly one: use task multilabel")
 
 
-def training_loss(
-    outputs: torch.Tensor, y: torch.Tensor, weights: torch.Tensor, *, task: Task, label_smoothing: float = 0.0
-) -> torch.Tensor:
-    """Mean loss of a batch, a scalar.
-
-    outputs: (B, n_outputs). y: float (B, n_labels), 0/1, NaN (multilabel only: that label of that image is left out).
-    Cross-entropy of the softmax, each image weighted by its class; multilabel: binary cross-entropy over the known
-    labels. Smoothing moves each target towards the uniform one.
-    """
-    outputs = outputs.float()
-    if task == "multilabel":
-        return _multilabel_loss(outputs, y, weights, label_smoothing)
-    classes = y[:, 0].long() if task == "binary" else y.argmax(dim=1)
-    log_p = functional.log_softmax(outputs, dim=1)
-    of_class = log_p.gather(1, classes[:, None]).squeeze(1)
-    per_image = -(1 - label_smoothing) * of_class - label_smoothing * log_p.mean(dim=1)
-    return (per_image * weights[classes]).mean()
-
-
-def _multilabel_loss(outputs: torch.Tensor, y: torch.Tensor, weights: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-    known = ~torch.isnan(y)
-    targets = torch.where(known, y * (1 - label_smoothing) + label_smoothing / 2, 0.0)
-    each = functional.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weights, reduction="none")
-    return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1)
-
-
 def log_loss(logits: np.ndarray, y: np.ndarray, task: Task) -> float:
     """Mean log-loss of logits, float64: over rows for binary and multiclass, over known labels for multilabel.
 
@@ -129,7 +179,3 @@ def log_loss(logits: np.ndarray, y: np.ndarray, task: Task) -> float:
         known = ~np.isnan(y)
         losses = np.logaddexp(0, np.where(y[known] == 1, -logits[known], logits[known]))
     return float(losses.mean()) if len(losses) else float("nan")
-
-
-def _unless_zero(correction: np.ndarray) -> tuple[float, ...]:
-    return tuple(correction.tolist()) if np.any(correction != 0) else ()

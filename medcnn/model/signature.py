@@ -1,6 +1,7 @@
 """What goes into a model and what comes out of it: pixels to inputs, outputs to logits and probabilities.
 
-A binary model has two outputs, like any softmax classifier, and one label: its logit is z1 - z0.
+A binary model has two outputs, like any softmax classifier, and one label: its logit is z1 - z0. An ordinal model has
+one output fewer than classes.
 """
 
 from functools import lru_cache
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from medcnn.errors import InputError
+from medcnn.model.posterior import Loss, class_scores
 from medcnn.section import Section
 from medcnn.tables import Task
 
@@ -16,15 +18,23 @@ from medcnn.tables import Task
 class Signature(Section):
     """How a model's input is made and its output is read.
 
-    mean, std: one number per channel, on the scale where black is 0 and white is 1. prior_correction: added to the
-    outputs, so that probabilities refer to the cohort's prevalence although training weighted or repeated rare
-    classes; blank: nothing to undo.
+    mean, std: one number per channel, on the scale where black is 0 and white is 1. loss, focal_gamma: what training
+    minimised, as it decides what an output means (see posterior.py). prior_correction: added to the scores of the
+    classes, so that probabilities refer to the cohort's prevalence although training weighted or repeated rare classes;
+    blank: nothing to undo.
     """
 
     task: Task
     mean: tuple[float, ...]
     std: tuple[float, ...]
     prior_correction: tuple[float, ...] = ()
+    loss: Loss = "cross_entropy"
+    focal_gamma: float = 2.0
+
+    @property
+    def ordinal(self) -> bool:
+        """Whether the outputs are CORN's, for classes in their order."""
+        return self.loss == "ordinal"
 
     def inputs(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:
         """uint8 (B, H, W, C) to normalised float32 (B, C, H, W) on the device, in channels_last memory."""
@@ -35,15 +45,17 @@ class Signature(Section):
         return pixels.mul_(scale).add_(shift)
 
     def logits(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Outputs (B, n_outputs) to float32 logits (B, n_labels), the prior undone.
+        """Outputs (B, n_outputs) to float32 logits (B, n_labels), what loss and prior did to them undone.
 
         binary: z1 - z0, the log-odds. multilabel: the log-odds of each label. multiclass: softmax over the columns
-        gives the probabilities.
+        gives the probabilities; ordinal: the columns are their logarithms.
         """
-        outputs = outputs.float()
+        scores = class_scores(outputs.float(), task=self.task, loss=self.loss, gamma=self.focal_gamma)
         if self.prior_correction:
-            outputs = outputs + torch.tensor(self.prior_correction, device=outputs.device)
-        return outputs[:, 1:] - outputs[:, :1] if self.task == "binary" else outputs
+            scores = scores + torch.tensor(self.prior_correction, device=scores.device)
+        if self.ordinal:
+            return scores.log_softmax(dim=1)
+        return scores[:, 1:] - scores[:, :1] if self.task == "binary" else scores
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Logits (n, n_labels) to float64 probabilities (n, n_labels)."""
@@ -63,6 +75,8 @@ def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: to
     return (1 / (255 * stds)).to(device, torch.float32), (-means / stds).to(device, torch.float32)
 
 
-def count_outputs(task: Task, n_labels: int) -> int:
-    """How many outputs a model needs: 2 for a binary task, else one per label."""
+def count_outputs(task: Task, n_labels: int, loss: Loss = "cross_entropy") -> int:
+    """How many outputs a model needs: 2 for a binary task, else one per label; one fewer for classes in their order."""
+    if loss == "ordinal":
+        return n_labels - 1
     return 2 if task == "binary" else n_labels

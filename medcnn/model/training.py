@@ -14,7 +14,7 @@ from medcnn.model.batches import BatchSource
 from medcnn.model.checkpoint import Interruptions
 from medcnn.model.devices import choose_device, compute_settings
 from medcnn.model.loop import TrainingData, TrainingLoop
-from medcnn.model.losses import check_classes, is_labelled
+from medcnn.model.losses import check_classes, check_recipe, is_labelled
 from medcnn.model.signature import Signature
 from medcnn.plan import TrainingPlan
 from medcnn.progress import Progress, silent
@@ -80,11 +80,13 @@ def train(  # noqa: PLR0913 - the room's front door
     another training; RunError when the loss is not finite or the disk is full; KeyboardInterrupt (Ctrl-C, SIGTERM)
     after a checkpoint.
     """
+    check_recipe(plan, task)
     device = choose_device(plan.device)
     learnt = rows_train[is_labelled(y[rows_train], task)]
     _check_parts(y, learnt, rows_val, task, plan)
     _check_batch_norm(model, plan)
-    data = TrainingData(images=images, y=y, rows_train=learnt, rows_val=rows_val, signature=Signature(task=task, mean=mean, std=std))
+    signature = Signature(task=task, mean=mean, std=std, loss=plan.loss, focal_gamma=plan.focal_gamma)
+    data = TrainingData(images=images, y=y, rows_train=learnt, rows_val=rows_val, signature=signature)
     interruptions = Interruptions()
     own_randomness = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     with compute_settings(device, n_threads=plan.n_threads), own_randomness, interruptions.listening():

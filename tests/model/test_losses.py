@@ -7,12 +7,17 @@ from sklearn import metrics
 from torch.nn import functional
 
 from medcnn.errors import InputError
-from medcnn.model.batches import deal_epoch
-from medcnn.model.losses import balance, check_classes, is_labelled, log_loss, training_loss
-from medcnn.model.signature import Signature, count_outputs
+from medcnn.model.losses import Objective, check_classes, is_labelled, log_loss
+from medcnn.tables import Task
 
 RNG = np.random.default_rng(0)
 NAN = np.nan
+
+
+def training_loss(
+    outputs: torch.Tensor, y: torch.Tensor, weights: torch.Tensor, *, task: Task, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    return Objective(task=task, weights=weights, smoothing=label_smoothing)(outputs, y)
 
 
 def one_hot(classes: np.ndarray, n: int) -> np.ndarray:
@@ -76,48 +81,6 @@ def test_log_loss_leaves_out_what_is_not_known() -> None:
     rows = np.array([[1.0, 0.0], [NAN, NAN]])
     assert log_loss(np.array([[1.0, 0.0], [50.0, 0.0]]), rows, "multiclass") == pytest.approx(np.log1p(np.exp(-1)))
     assert np.isnan(log_loss(logits, np.full((2, 2), NAN), "multilabel"))
-
-
-CASES = {
-    "binary": (RNG.random((400, 1)) < 0.1).astype(float),
-    "multiclass": one_hot(RNG.choice(3, 400, p=[0.8, 0.15, 0.05]), 3),
-    "multilabel": np.where(RNG.random((400, 2)) < 0.2, NAN, (RNG.random((400, 2)) < [0.1, 0.6]).astype(float)),
-}
-
-
-@pytest.mark.parametrize("imbalance", ["none", "loss_weights", "oversample"])
-@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
-def test_the_best_constant_score_gives_the_prevalence_back(task: str, imbalance: str) -> None:
-    """Whatever weighting or repeating does to the best scores, the prior correction undoes exactly."""
-    y = CASES[task]
-    if task == "multilabel" and imbalance == "oversample":
-        with pytest.raises(InputError, match="use loss_weights"):
-            balance(y, "multilabel", "oversample")
-        return
-    balanced = balance(y, task, imbalance)
-    shown = np.concatenate([deal.rows for deal in deal_epoch(np.arange(400), balanced.classes, batch_size=50, seed=0, epoch=0)])
-    scores = torch.zeros(1, count_outputs(task, y.shape[1]), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([scores], max_iter=100, line_search_fn="strong_wolfe")
-    targets, weights = torch.from_numpy(y[shown]), torch.from_numpy(balanced.weights)
-
-    def step() -> torch.Tensor:
-        optimiser.zero_grad()
-        loss = training_loss(scores.expand(len(targets), -1), targets, weights, task=task)
-        loss.backward()
-        return loss
-
-    optimiser.step(step)
-    signature = Signature(task=task, mean=(0,), std=(1,), prior_correction=balanced.prior_correction)
-    probabilities = signature.probabilities(signature.logits(scores.detach()).numpy())[0]
-    np.testing.assert_allclose(probabilities, np.nanmean(y, axis=0), atol=2e-3 if imbalance == "oversample" else 1e-4)
-    if imbalance != "none":
-        raw = signature.model_copy(update={"prior_correction": ()})
-        assert abs(raw.probabilities(raw.logits(scores.detach()).numpy())[0, 0] - np.nanmean(y[:, 0])) > 0.2
-
-
-def test_loss_weights_average_one_over_the_images() -> None:
-    y = CASES["multiclass"]
-    assert balance(y, "multiclass", "loss_weights").weights[y.argmax(axis=1)].mean() == pytest.approx(1)
 
 
 def test_what_counts_as_labelled() -> None:
