@@ -93,7 +93,9 @@ class TrainingConfig(Section):
         None, description="Budget for training all models of the rung, in minutes on this machine; the plan turns it into epochs"
     )
     batch_size: Positive | Auto = Field("auto", description="Images per step (over all processes of torchrun together)")
-    accumulate: Positive = Field(1, description="Each step is computed in this many pieces, whose gradients are summed: less memory")
+    accumulate: Positive | Auto = Field(
+        "auto", description="Each step is computed in this many pieces, whose gradients are summed: less memory"
+    )
     learning_rate: Annotated[float, Field(gt=0)] | Auto = Field("auto", description="Peak learning rate of AdamW")
     backbone_lr_factor: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
         "auto", description="The pretrained backbone learns at learning_rate times this"

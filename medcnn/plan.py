@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from medcnn.config import (
     AugmentConfig,
@@ -60,6 +60,7 @@ class TrainingPlan(TrainingConfig):
 
     epochs: int
     batch_size: int
+    accumulate: int = 1
     learning_rate: float
     backbone_lr_factor: float
     head_epochs: int
@@ -85,6 +86,12 @@ class LadderPlan(LadderConfig):
 
     rungs: tuple[Rung, ...] = ("main",)
     headline: Rung = "main"
+
+    @model_validator(mode="after")
+    def _check_headline(self) -> "LadderPlan":
+        if self.headline not in self.rungs:
+            raise ValueError(f"headline {self.headline} is not among rungs {list(self.rungs)}")
+        return self
 
 
 class PredictionPlan(PredictionConfig):
@@ -113,6 +120,12 @@ class Plan(Section):
     prediction: PredictionPlan = PredictionPlan()
     reasons: dict[str, str]
 
+    @model_validator(mode="after")
+    def _check_baseline(self) -> "Plan":
+        if "simple_cnn" in self.ladder.rungs and self.simple_cnn is None:
+            raise ValueError("ladder.rungs names simple_cnn, so the plan needs a section simple_cnn; take the rung out, or give it one")
+        return self
+
 
 def read_plan(path: Path) -> Plan:
     """Read `plan.yaml`, edited or not; raises InputError naming the keys that do not fit."""
@@ -132,17 +145,23 @@ def write_plan(plan: Plan, path: Path) -> None:
 def plan_text(plan: Plan) -> str:
     """The plan as commented YAML."""
     lines = ["# Every decision for this run. Edit a value and run again: it is honoured, and what depends on it is redone."]
-    for key, value in plan.model_dump(mode="json", exclude={"reasons"}).items():
-        if isinstance(value, dict):
-            lines.append(f"{key}:")
-            lines += [f"  {_line(f'{key}.{name}', name, item, plan.reasons)}" for name, item in value.items()]
-        else:
-            lines.append(_line(key, key, value, plan.reasons))
+    lines += _block(plan.model_dump(mode="json", exclude={"reasons"}), plan.reasons, parents=())
     reasons = yaml.safe_dump({"reasons": plan.reasons}, sort_keys=False, allow_unicode=True, width=1000)
     return "\n".join([*lines, "", reasons])
 
 
-def _line(dotted: str, name: str, value: Any, reasons: dict[str, str]) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
-    comment = f"  # {reasons[dotted]}" if dotted in reasons else ""
-    return f"{name}: {text}{comment}"
+def _block(tree: dict[str, Any], reasons: dict[str, str], *, parents: tuple[str, ...]) -> list[str]:
+    """Lines of a section and of the sections in it, each value with its reason."""
+    lines: list[str] = []
+    for name, value in tree.items():
+        indent, path = "  " * len(parents), (*parents, name)
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{name}:{_comment('.'.join(path), reasons)}", *_block(value, reasons, parents=path)]
+        else:
+            text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+            lines.append(f"{indent}{name}: {text}{_comment('.'.join(path), reasons)}")
+    return lines
+
+
+def _comment(dotted: str, reasons: dict[str, str]) -> str:
+    return f"  # {' '.join(reasons[dotted].split())}" if dotted in reasons else ""

@@ -95,6 +95,7 @@ def make_plan(found: Fingerprint, config: Config, machine: Machine) -> Plan:
         "imbalance": lambda: _imbalance(found),
         "precision": lambda: _precision(name, machine),
         "n_workers": lambda: _n_workers(machine),
+        "accumulate": lambda: (1, "a whole step fits into memory"),
     }
     split_rules: dict[str, Rule] = {"scheme": lambda: _scheme(found), "val_fraction": lambda: (0.15, "a usual share")}
     training = _section("training", config.training.model_copy(update={"batch_size": batch_size}), TrainingPlan, training_rules, reasons)
