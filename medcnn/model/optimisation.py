@@ -2,31 +2,63 @@
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.models import group_parameters
+from timm.optim._param_groups import auto_group_layers
 from torch import nn
 
+from medcnn.errors import InputError
 from medcnn.model.backbones import head_modules, split_head
 from medcnn.plan import TrainingPlan
 
 
 def make_optimiser(model: nn.Module, plan: TrainingPlan) -> torch.optim.AdamW:
-    """AdamW (doi:10.48550/arXiv.1711.05101) over four groups: backbone and head, with and without weight decay.
+    """AdamW (doi:10.48550/arXiv.1711.05101) over groups: head and layers of the backbone, each with and without weight decay.
 
-    Biases, norms, other vectors and what timm's model names (position embeddings) are not decayed. Each group carries `part` and `lr_scale`, which the schedule
-    reads; the backbone learns at backbone_lr_factor, or is left out when frozen for good.
+    Biases, norms, other vectors and what timm's model names (position embeddings) are not decayed. Each group carries
+    `part` and `lr_scale`, which the schedule reads. The backbone learns at backbone_lr_factor, times layer_decay for
+    each layer between it and the head; it is left out when frozen for good. Raises InputError when a layer decay is
+    asked for and timm knows no layers of this backbone.
     """
     backbone, head = split_head(model)
     names = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
     exempt = {id(parameter) for name, parameter in model.named_parameters() if name in names}
     groups = _groups(head, exempt, part="head", lr_scale=1.0, weight_decay=plan.weight_decay)
     if not plan.freeze_backbone:
-        groups += _groups(backbone, exempt, part="backbone", lr_scale=plan.backbone_lr_factor, weight_decay=plan.weight_decay)
+        for distance, layer in _layers(model, backbone, plan.layer_decay).items():
+            scale = plan.backbone_lr_factor * plan.layer_decay**distance
+            groups += _groups(layer, exempt, part="backbone", lr_scale=scale, weight_decay=plan.weight_decay)
     # One fused kernel instead of a Python loop over the weights: 19 -> 4 ms per step for EfficientNet-Lite0 on a CPU core.
     return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
+
+
+def _layers(model: nn.Module, backbone: list[nn.Parameter], layer_decay: float) -> Mapping[int, list[nn.Parameter]]:
+    """Distance from the head -> parameters of the backbone, nearest first. Without decay, and in our own networks, one layer at 0."""
+    if layer_decay == 1 or not hasattr(model, "pretrained_cfg"):
+        return {0: backbone}
+    numbers = layer_numbers(model)
+    top = max(numbers.values())
+    if top == 0:
+        raise InputError(f"training.layer_decay is {layer_decay:g}, but timm knows no layers of {type(model).__name__}; set it to 1")
+    wanted = {id(parameter) for parameter in backbone}
+    layers: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in wanted:
+            layers.setdefault(top - numbers[name], []).append(parameter)
+    return dict(sorted(layers.items()))
+
+
+def layer_numbers(model: nn.Module) -> dict[str, int]:
+    """Parameter name -> number of its layer, 0 for the stem, highest for the head, as timm groups this model's layers."""
+    if hasattr(model, "group_matcher"):
+        numbers: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    else:
+        numbers = auto_group_layers(model)  # type: ignore[no-untyped-call]
+    return numbers
 
 
 def _groups(parameters: Iterable[nn.Parameter], exempt: set[int], **settings: Any) -> list[dict[str, Any]]:
