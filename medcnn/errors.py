@@ -14,3 +14,7 @@ class MissingExtra(InputError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package {package}, which is not installed: pip install 'medcnn[{extra}]'")
+        self.missing = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[type["MissingExtra"], tuple[str, str, str]]:
+        return MissingExtra, self.missing  # so that it travels from a worker process

@@ -1,18 +1,22 @@
-"""A finished run on new images: the same preparation, the fold models averaged, the same calibration and thresholds."""
+"""A finished run on new images: the same preparation, its models averaged, the same calibration and thresholds."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
-from medcnn.plan import ImagePlan
+from medcnn.evaluation.ensemble import combine
+from medcnn.members import Member, read_members
+from medcnn.plan import ImagePlan, Plan, read_plan
 from medcnn.progress import Progress, silent
 from medcnn.readout import stated_points
 from medcnn.runs import Run
+from medcnn.tables import logit_matrix
 
 BATCH_SIZE = 64
 TABLES = {".csv", ".tsv", ".parquet"}
@@ -34,34 +38,62 @@ def predict_new(run: Run, inputs: Sequence[Path], *, progress: Progress = silent
     p_LABEL reaches the run's first threshold), problem (blank, or why the image could not be read: its other cells
     are then blank). Raises InputError when the run is not finished or nothing is found.
     """
-    from medcnn.data.augment import AugmentedImages
-    from medcnn.model.card import load_model
-    from medcnn.model.predict import predict
-
-    folders = sorted((run.folder / "train").glob("fold*"))
+    decided = read_plan(run.done("plan") / "plan.yaml")
+    models = _load_models(run, decided)
     calibrator = Calibrator.read(run.done("calibrate"))
-    models = [load_model(run.done(f"train/{folder.name}")) for folder in folders]
-    if not models:
-        raise InputError(f"{run.folder}: holds no trained model; run `medcnn run` on its config first")
     wanted = find_images(inputs)
-    card = models[0][1]
     tables = []
     chunks = [wanted[start : start + BATCH_SIZE] for start in range(0, len(wanted), BATCH_SIZE)]
     for chunk in progress(chunks, "predicting"):
-        images, problems = _prepare(chunk, card.image)
+        images, problems = _prepare(chunk, decided.image)
         good = np.flatnonzero([not problem for problem in problems])
         table = pd.DataFrame({"image_id": [image.image_id for image in chunk], "problem": problems})
         if len(good):
-            rows = np.arange(len(good))
-            logits = [predict(model, AugmentedImages(images, None, 0), rows, card=card)[0] for model, card in models]
-            p = np.mean(
-                [calibrator.probabilities(logit, fold) for logit, (_, card) in zip(logits, models, strict=True) for fold in [card.fold]],
-                axis=0,
-            )
-            for column, label in enumerate(card.labels):
+            p = _probabilities(models, images, decided, calibrator)
+            for column, label in enumerate(decided.labels):
                 table.loc[good, f"p_{label}"] = p[:, column]
         tables.append(table)
-    return _with_decisions(pd.concat(tables, ignore_index=True), calibrator, card.labels)
+    return _with_decisions(pd.concat(tables, ignore_index=True), calibrator, decided.labels)
+
+
+def _load_models(run: Run, decided: Plan) -> list[tuple[Member, Any, Any]]:
+    """The models behind the run's headline, each with its card."""
+    from medcnn.model.card import load_model
+
+    members = read_members(run.done(f"predict/{decided.ladder.headline}"))
+    if not members:
+        raise InputError(f"{run.folder}: its headline is the rung {decided.ladder.headline}, which has no model to predict new images with")
+    return [(member, *load_model(run.done(member.place))) for member in members]
+
+
+def _probabilities(models: Sequence[tuple[Member, Any, Any]], images: np.ndarray, decided: Plan, calibrator: Calibrator) -> np.ndarray:
+    """float64 (n, n_labels): the mean over seeds and folds of each rung, then over the rungs, as the run itself took it; then
+    the recalibration, the mean over the folds' maps where they differ."""
+    from medcnn.data.augment import AugmentedImages, build_augmentation
+    from medcnn.model.predict import predict
+
+    views = decided.prediction.n_views
+    augmentation = build_augmentation(decided.augment, size_px=images.shape[1], channels=images.shape[3]) if views > 1 else None
+    source, rows = AugmentedImages(images, augmentation, decided.seed), np.arange(len(images))
+    of_rungs: dict[str, list[pd.DataFrame]] = {}
+    for member, model, card in models:
+        logits, p = predict(model, source, rows, card=card)
+        of_rungs.setdefault(member.rung, []).append(_as_predictions(logits, p, decided.labels))
+    how, task = decided.ladder.combine, decided.task
+    mean = combine([combine(tables, how=how, task=task) for tables in of_rungs.values()], how=how, task=task)
+    logits = logit_matrix(mean, decided.labels)
+    folds = sorted({member.fold for member, _, _ in models})
+    recalibrated: np.ndarray = np.mean([calibrator.probabilities(logits, fold) for fold in folds], axis=0)
+    return recalibrated
+
+
+def _as_predictions(logits: np.ndarray, p: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
+    """A predictions table of images that nobody has labelled; image_id: a number that sorts as the images stand."""
+    names = [f"{row:09d}" for row in range(len(p))]
+    table = pd.DataFrame({"image_id": names, "patient_id": names, "part": "test", "fold": 0})
+    for column, label in enumerate(labels):
+        table[f"y_{label}"], table[f"logit_{label}"], table[f"p_{label}"] = np.nan, logits[:, column], p[:, column]
+    return table
 
 
 def find_images(inputs: Sequence[Path]) -> list[NewImage]:

@@ -140,13 +140,15 @@ def fixed_thresholds(table: pd.DataFrame, config: EvaluationConfig) -> dict[str,
 
 
 def _read_run(folder: Path) -> TestedModel:
+    from medcnn.members import read_members
     from medcnn.plan import read_plan
     from medcnn.readout import model_facts
 
     run = reopen_run(folder.resolve())
     evaluated, calibrator = run.done("evaluate"), Calibrator.read(run.done("calibrate"))
     decided = read_plan(run.done("plan") / "plan.yaml")
-    trained = {int(place.name.removeprefix("fold")): place for place in sorted((run.folder / "train").glob("fold*"))}
+    predicted = run.done(f"predict/{decided.ladder.headline}")
+    trained = {member: run.done(member.place) for member in read_members(predicted)}
     records = [record for record in read_records(evaluated / "metrics.json") if record.recalibration == calibrator.method]
     curves = read_table(evaluated / "curves.parquet")
     return TestedModel(
@@ -156,7 +158,7 @@ def _read_run(folder: Path) -> TestedModel:
         thresholds=calibrator.thresholds(calibrator.method, run.config.evaluation.levels[0]),
         recalibration=calibrator.method,
         assessment=Assessment(records=records, curves=curves[curves["recalibration"] == calibrator.method]),
-        facts=model_facts(trained, decided, run.done("predict")),
+        facts=model_facts(trained, decided, predicted),
     )
 
 

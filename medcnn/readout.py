@@ -11,11 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from medcnn.artifact import COST_FILE, read_stamp, write_file
+from medcnn.artifact import read_stamp, write_file
 from medcnn.cohort import Exclusion, Finding, read_findings, read_fingerprint, read_flow
 from medcnn.config import Config
 from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
+from medcnn.members import Member, read_cost, read_members
 from medcnn.plan import Plan, read_plan
 from medcnn.report.facts import ErrorImage, OperatingPoint, RunFacts
 from medcnn.runs import Run, read_ledger
@@ -27,7 +28,7 @@ REPORTED = ("ingest", "audit", "shortcuts", "fingerprint", "plan", "split", "pre
 SIGNS = {"error": "ERROR  ", "warning": "warning", "info": "note   "}
 
 
-def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[int, Path]) -> RunFacts:
+def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[Member, Path]) -> RunFacts:
     """Everything that the report says of a run. folders: stage -> its folder."""
     decided = read_plan(folders["plan"] / "plan.yaml")
     calibrator = Calibrator.read(folders["calibrate"])
@@ -52,7 +53,7 @@ def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[int, Path]
         stamps=stamps,
         versions=versions(),
         hashes={stamp.stage: stamp.content for stamp in stamps if stamp.stage != "train"},
-        model=model_facts(trained, decided, folders["predict"]),
+        model=model_facts({member: trained[member] for member in read_members(folders["predict"])}, decided, folders["predict"]),
         recalibration=calibrator.method,
         recalibration_info=recalibration_info(calibrator),
         seed=decided.seed,
@@ -89,18 +90,23 @@ def recalibration_info(calibrator: Calibrator) -> dict[str, Any]:
     return {"method": calibrator.method, "requested": calibrator.requested, "fitted_on": "validation rows", "parameters": parameters}
 
 
-def model_facts(trained: Mapping[int, Path], decided: Plan, predicted: Path) -> dict[str, Any]:
-    """Name, size and cost of a run's model: sizes of one fold's model, times summed over the folds, images per CPU second predicting."""
-    cards = [json.loads((folder / "model.json").read_text(encoding="utf-8")) for folder in trained.values()]
+def model_facts(members: Mapping[Member, Path], decided: Plan, predicted: Path) -> dict[str, Any]:
+    """Name, size and cost of what predicts: sizes of one fold's models together, times summed over all, images per CPU second.
+
+    members: the models whose mean predicts; none for the rungs without a network.
+    """
+    cards = {member: json.loads((folder / "model.json").read_text(encoding="utf-8")) for member, folder in members.items()}
+    first = [card for member, card in cards.items() if member.fold == min(cards).fold]
+    names = sorted({card["name"] for card in first})
     return {
-        "name": decided.model.name,
+        "name": " + ".join(names) or decided.ladder.headline,
         "n_models": len(cards),
-        "n_parameters": cards[0]["n_parameters"],
-        "multiply_adds": cards[0]["n_multiply_adds"],
+        "n_parameters": sum(card["n_parameters"] for card in first),
+        "multiply_adds": sum(card["n_multiply_adds"] for card in first),
         "input_size_px": decided.image.size_px,
-        "weights": cards[0]["initial_weights"],
-        "training_seconds": sum(card["training_seconds"] for card in cards),
-        "images_per_second": json.loads((predicted / COST_FILE).read_text(encoding="utf-8"))["images_per_second"],
+        "weights": ", ".join(sorted({card["initial_weights"] for card in first})),
+        "training_seconds": sum(card["training_seconds"] for card in cards.values()),
+        "images_per_second": read_cost(predicted)["images_per_second"],
     }
 
 
@@ -166,7 +172,7 @@ def write_extras(run: Run, *, pdf: bool = False) -> list[Path]:
         raise InputError(
             f"{run.folder}: stage {gone[0]} is not there (the run is older than this medcnn, or was moved); run `medcnn run` on its config again"
         )
-    trained = {int(name.removeprefix("train/fold")): folder for name, folder in places.items() if name.startswith("train/")}
+    trained = {Member.at(name): folder for name, folder in places.items() if name.startswith("train/")}
     html = build_report(run_facts(run, {name: folder for name, folder in places.items() if not name.startswith("train/")}, trained))
     written = [run.folder / "report.html"]
     write_file(written[0], html.encode())

@@ -31,10 +31,20 @@ ROOMS = {
     "cache": ("data/cache", "data/images", "data/formats", "data/arrays", "data/dicom", "data/dicom_display", "data/phantom"),
     "shortcuts": ("data", "evaluation"),
     "plan": ("plan", "model/rules"),
+    "features": ("model",),
     "train": ("model", "data/augment", "data/policies"),
-    "predict": ("model",),
+    "predict": (
+        "model",
+        "data/augment",
+        "data/policies",
+        "data/shortcut_model",
+        "data/shortcuts",
+        "data/shortcut_features",
+        "evaluation/ensemble",
+    ),
     "calibrate": ("evaluation",),
     "evaluate": ("evaluation", "tables"),
+    "ladder": ("evaluation",),
     "explain": ("model/explain",),
     "report": ("report", "evaluation", "readout"),
 }
@@ -108,7 +118,7 @@ def do_stage(
     folder = _stage_folder(run, name, place or name, key.digest)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if not is_current(folder, key):
-        with _locked(folder.parent):
+        with _locked(folder):
             recover(folder)
             if not is_current(folder, key):
                 _work(run, folder, key, work, place or name)
@@ -164,7 +174,7 @@ def _require_same_config(config: Config, folder: Path, update: bool) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:

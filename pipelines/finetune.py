@@ -1,4 +1,4 @@
-"""One cohort, one model: raw files to report.
+"""One cohort, one ladder of models: raw files to report.
 
 `python -m pipelines.finetune CONFIG [section.key=value ...]` does the same work as `medcnn run`.
 """
@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from medcnn import cohort_stages, model_stages
+from medcnn import cohort_stages, model_stages, train_stages
 from medcnn.config import Config
 from medcnn.config_file import read_config
 from medcnn.readout import audit_text, write_extras
@@ -30,15 +30,19 @@ def finetune(config: Config, out: Path | None = None, *, update: bool = False, q
     cached = cohort_stages.cache(run, audited, planned)
     probed = cohort_stages.shortcuts(run, audited, dealt, cached, planned)
 
-    trained = model_stages.train(run, audited, dealt, cached, planned)
-    predicted = model_stages.predict(run, audited, dealt, cached, trained, planned)
+    inputs = {"audit": audited, "split": dealt, "cache": cached, "plan": planned}
+    featured = train_stages.features(run, inputs)
+    trained = train_stages.train(run, inputs | featured)
+    predicted = train_stages.predict(run, inputs, trained)
 
-    calibrated = model_stages.calibrate(run, predicted, planned)
-    evaluated = model_stages.evaluate(run, audited, predicted, calibrated, planned)
+    headline = model_stages.headline(planned, predicted)
+    calibrated = model_stages.calibrate(run, headline, planned)
+    evaluated = model_stages.evaluate(run, audited, headline, calibrated, planned)
+
     explained = model_stages.explain(run, cached, trained, evaluated, planned)
     folders = {
         "ingest": ingested, "audit": audited, "fingerprint": fingerprinted, "plan": planned, "split": dealt, "cache": cached, "shortcuts": probed,
-        "predict": predicted, "calibrate": calibrated, "evaluate": evaluated, "explain": explained,
+        **featured, "predict": headline, "calibrate": calibrated, "evaluate": evaluated, "explain": explained,
     }  # fmt: skip
     model_stages.report(run, folders, trained)
     return run

@@ -97,13 +97,29 @@ def out_of_fold(X: np.ndarray, y: np.ndarray, fold: np.ndarray, *, seed: int) ->
     useless probe below 1/2. (A useless single feature still averages somewhat below 1/2, as in any cross-validation.)
     """
     p = np.empty(len(y))
-    overall = logit(y.mean())
+    overall = float(y.mean())
     for number in np.unique(fold):
-        held_out = fold == number
-        training = _drawn(np.flatnonzero(~held_out), y, np.random.default_rng([seed, int(number)]))
-        weights, intercept = _fit(X[training], y[training])
-        score = X[held_out].astype(np.float64) @ weights + intercept
-        p[held_out] = expit(score + overall - logit(y[training].mean()))
+        held_out = np.flatnonzero(fold == number)
+        training = np.flatnonzero(fold != number)
+        p[held_out] = fit_probability(X, y, training, held_out, seed=[seed, int(number)], prevalence=overall)
+    return p
+
+
+def fit_probability(
+    X: np.ndarray, y: np.ndarray, training: np.ndarray, asked: np.ndarray, *, seed: Sequence[int], prevalence: float | None = None
+) -> np.ndarray:
+    """Probability of y = 1 for the rows `asked` from a logistic regression on the rows `training`, float64.
+
+    X: real (n, k); y: (n,) 0/1, NaN where it is not known (left out). prevalence: to which the intercept is moved; None:
+    that of the training rows. One class alone in training: its share, by Laplace's rule.
+    """
+    known = training[~np.isnan(y[training])]
+    drawn = _drawn(known, y, np.random.default_rng(seed))
+    if len(np.unique(y[drawn])) < 2:
+        return np.full(len(asked), (y[known].sum() + 1) / (len(known) + 2))
+    weights, intercept = _fit(X[drawn], y[drawn])
+    score = X[asked].astype(np.float64) @ weights + intercept
+    p: np.ndarray = expit(score + logit(y[known].mean() if prevalence is None else prevalence) - logit(y[drawn].mean()))
     return p
 
 

@@ -20,7 +20,7 @@ from medcnn.tables import read_records, read_table
 from pipelines.finetune import finetune, make_audit, make_plan, rewrite_report
 from tests.pipelines.conftest import tiny_config
 
-STAGES = ("plan", "train/fold0", "predict", "calibrate", "evaluate", "explain", "report")
+STAGES = ("plan", "train/main/fold0", "predict/main", "calibrate", "evaluate", "explain", "report")
 COHORT_STAGES = ("ingest", "audit", "fingerprint", "split", "cache", "shortcuts")
 
 
@@ -34,7 +34,7 @@ def test_every_stage_is_there_and_the_results_are_on_top(finished: Path) -> None
     assert len(stamps(finished)) == 13
     for name in ("report.html", "metrics.json", "predictions.parquet", "config.yaml", "test_ledger.jsonl"):
         assert (finished / name).is_file()
-    leftovers = [path.name for path in finished.rglob(".*") if path.name != ".lock"]
+    leftovers = [path.name for path in finished.rglob(".*") if not path.name.endswith(".lock")]
     assert not leftovers
 
 
@@ -42,7 +42,7 @@ def test_predictions_have_the_promised_columns_and_parts(finished: Path) -> None
     table = read_table(finished / "predictions.parquet")
     assert {"image_id", "patient_id", "part", "fold", "y_nodule", "logit_nodule", "p_nodule"} <= set(table.columns)
     assert set(table["part"]) == {"val", "test"}
-    raw = read_table(finished / "predict" / "predictions.parquet")
+    raw = read_table(finished / "predict" / "main" / "predictions.parquet")
     np.testing.assert_allclose(raw["p_nodule"], 1 / (1 + np.exp(-raw["logit_nodule"])), atol=1e-6)
 
 
@@ -80,7 +80,7 @@ def test_running_again_does_nothing(finished: Path) -> None:
 
 def test_two_runs_of_one_config_are_identical(finished: Path, tmp_path: Path) -> None:
     again = finetune(tiny_config(), tmp_path / "again", quiet=True).folder
-    for name in ("train/fold0/weights.safetensors", "cohort/split/split.parquet", "cohort/cache/images.npy"):
+    for name in ("train/main/fold0/weights.safetensors", "cohort/split/split.parquet", "cohort/cache/images.npy"):
         assert file_digest(again / name) == file_digest(finished / name)
     pd.testing.assert_frame_equal(read_table(again / "predictions.parquet"), read_table(finished / "predictions.parquet"))
 
@@ -104,7 +104,7 @@ def test_an_edited_plan_is_honoured(tmp_path: Path) -> None:
     assert "  epochs: 2" in text
     (planned / "plan.yaml").write_text(text.replace("  epochs: 2", "  epochs: 1"))
     run = finetune(config, tmp_path / "run", quiet=True)
-    assert len(read_table(run.folder / "train/fold0/history.csv")) == 1
+    assert len(read_table(run.folder / "train/main/fold0/history.csv")) == 1
     with pytest.raises(InputError, match="edited by hand"):
         finetune(tiny_config(seed=1), run.folder, update=True, quiet=True)
 
@@ -140,7 +140,7 @@ def test_a_killed_run_continues_to_the_same_bits(finished: Path, tmp_path: Path)
         process.send_signal(signal.SIGKILL)
         process.wait()
     finetune(tiny_config(), tmp_path / "run", quiet=True)
-    assert file_digest(tmp_path / "run/train/fold0/weights.safetensors") == file_digest(finished / "train/fold0/weights.safetensors")
+    assert file_digest(tmp_path / "run/train/main/fold0/weights.safetensors") == file_digest(finished / "train/main/fold0/weights.safetensors")
     pd.testing.assert_frame_equal(read_table(tmp_path / "run/predictions.parquet"), read_table(finished / "predictions.parquet"))
 
 
