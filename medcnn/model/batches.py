@@ -4,6 +4,7 @@ The order is a function of (seed, epoch) alone, so a training that continues aft
 """
 
 import contextlib
+import os
 import signal
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -153,4 +154,5 @@ def _death(reason: str) -> RunError:
 
 def _leave_signals_alone(worker: int) -> None:  # noqa: ARG001 - DataLoader's signature
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the main process ends the workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # torchrun sends SIGTERM to each process with its workers, and the process may want to save first.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIG_DFL)

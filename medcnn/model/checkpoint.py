@@ -75,12 +75,13 @@ class Interruptions:
 
     Inside `held()` a signal waits for the end of the block; outside, and after a second signal, it acts at once.
     Both raise KeyboardInterrupt. Elsewhere than in the main thread, where Python delivers no signals, it does nothing.
+    deaf: signals are ignored, for a process that stops when another one does.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self._holding = False
+    def __init__(self, *, deaf: bool = False) -> None:
+        self._deaf, self._holding = deaf, False
         self._came = 0
 
     @contextlib.contextmanager
@@ -89,12 +90,13 @@ class Interruptions:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+        handler = signal.SIG_IGN if self._deaf else self._receive
+        previous = {number: signal.signal(number, handler) for number in self.SIGNALS}
         try:
             yield
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            for number, before in previous.items():
+                signal.signal(number, before)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """The training loop: steps, validation at the end of each epoch, checkpoints between steps, exact continuation.
 
-Everything random is a function of (seed, epoch) or (seed, step): the order of the images, their augmentation, dropout.
-So a checkpoint needs no generator's state, and a training that was killed ends with the same bits as one that was not.
+Everything random is a function of (seed, epoch) or (seed, step, process): the order of the images, their augmentation,
+dropout. So a checkpoint needs no generator's state, and a training that was killed ends with the same bits as one that
+was not. Under torchrun each process takes its share of every step, and all of them hold the same weights.
 """
 
 import contextlib
@@ -22,11 +23,13 @@ from medcnn.errors import RunError
 from medcnn.model.batches import BatchSource, Deal, deal_epoch, n_batches, n_drawn, stream, worker_deaths_named
 from medcnn.model.checkpoint import Interruptions, read_checkpoint, write_checkpoint
 from medcnn.model.devices import autocast, depthwise_in_float32, seed_generators
+from medcnn.model.distributed import Team
 from medcnn.model.imbalance import balance
 from medcnn.model.losses import log_loss, make_objective
 from medcnn.model.mixing import mix
 from medcnn.model.optimisation import MovingAverage, Schedule, make_optimiser, set_learning_rates, set_training_mode
 from medcnn.model.predict import predict
+from medcnn.model.shared_norm import moving_statistics, shared_batch_norm
 from medcnn.model.signature import Signature
 from medcnn.plan import TrainingPlan
 from medcnn.progress import Progress
@@ -68,16 +71,25 @@ class TrainingLoop:
     """One training and its verbs: `resume`, `run`, `save`, `finish`. What may change is all in a checkpoint."""
 
     def __init__(
-        self, model: nn.Module, data: TrainingData, plan: TrainingPlan, seed: int, device: torch.device, interruptions: Interruptions
+        self,
+        model: nn.Module,
+        data: TrainingData,
+        plan: TrainingPlan,
+        *,
+        seed: int,
+        device: torch.device,
+        interruptions: Interruptions,
+        team: Team,
     ) -> None:
         self.key = training_key(model, data, plan, seed)
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.data, self.plan, self.seed, self.device, self.interruptions = data, plan, seed, device, interruptions
+        self.data, self.plan, self.seed, self.device, self.interruptions, self.team = data, plan, seed, device, interruptions, team
         balanced = balance(data.y[data.rows_train], data.signature.task, plan.imbalance)
         self.signature = data.signature.model_copy(update={"prior_correction": balanced.prior_correction})
         self.classes, self.objective = balanced.classes, make_objective(plan, data.signature.task, balanced, device)
         self.targets = torch.from_numpy(data.y.astype(np.float32))
-        self.n_steps = n_batches(n_drawn(data.rows_train, balanced.classes), plan.batch_size)
+        self.n_drawn = n_drawn(data.rows_train, balanced.classes)
+        self.n_steps = n_batches(self.n_drawn, plan.batch_size)
         self.schedule = Schedule(
             n_steps=plan.epochs * self.n_steps, n_head_steps=plan.head_epochs * self.n_steps, warmup_fraction=plan.warmup_fraction
         )
@@ -87,6 +99,7 @@ class TrainingLoop:
         self.journey = Journey()
         self.best: dict[str, torch.Tensor] = {}
         self.unseen: list[torch.Tensor] = []  # losses that were not looked at yet
+        self.statistics: list[torch.Tensor] = []  # of the batch norms that learn in this epoch
         self.folder: Path | None = None
         self.clock = _clock()
         n_bytes = 3 * sum(parameter.nbytes for parameter in model.parameters())  # weights and AdamW's two moments
@@ -102,9 +115,11 @@ class TrainingLoop:
             return
         self._set_mode()
         remaining = (self.plan.epochs - self.journey.epoch) * self.n_steps - self.journey.step
-        batches = stream(self.data.images, self._deals(), n_workers=self.plan.n_workers, pin_memory=self.device.type == "cuda")
+        n_workers = -(-self.plan.n_workers // self.team.size)
+        batches = stream(self.data.images, self._deals(), n_workers=n_workers, pin_memory=self.device.type == "cuda")
         depthwise = depthwise_in_float32(self.model, self.device, self.plan.precision)
-        with worker_deaths_named(), contextlib.closing(batches), depthwise:
+        norms = shared_batch_norm(self.model, shared=self.plan.sync_batch_norm and self.team.size > 1)
+        with worker_deaths_named(), contextlib.closing(batches), depthwise, norms:
             for rows, pixels in progress(self._timed(batches), "training", remaining):
                 with self.interruptions.held():
                     self._step(rows, pixels)
@@ -118,11 +133,11 @@ class TrainingLoop:
                         self.save()
 
     def _deals(self) -> Iterator[Deal]:
-        """Every batch from here to the last epoch."""
+        """Every batch from here to the last epoch: this process's share of it."""
         first, n_done = self.journey.epoch, self.journey.step
         for epoch in range(first, self.plan.epochs):
             deals = deal_epoch(self.data.rows_train, self.classes, batch_size=self.plan.batch_size, seed=self.seed, epoch=epoch)
-            yield from deals[n_done if epoch == first else 0 :]
+            yield from map(self.team.share, deals[n_done if epoch == first else 0 :])
 
     def _timed(self, batches: Generator[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         started = time.perf_counter()
@@ -134,27 +149,38 @@ class TrainingLoop:
     def _step(self, rows: torch.Tensor, pixels: torch.Tensor) -> None:
         """One update of the weights. rows: int64 (B,); pixels: uint8 (B, H, W, C)."""
         step = self.journey.epoch * self.n_steps + self.journey.step
-        seed_generators(self.device, _step_seed(self.seed, step))
+        seed_generators(self.device, _step_seed(self.seed, step, self.team.rank))
         set_learning_rates(self.optimiser, self.plan.learning_rate, self.schedule, step)
         inputs = self.signature.inputs(pixels, self.device)
         y = self.targets[rows].to(self.device, non_blocking=True)
         if self.plan.mixup or self.plan.cutmix:
-            rng = np.random.default_rng(_step_seed(self.seed, step))
+            rng = np.random.default_rng(_step_seed(self.seed, step, self.team.rank))
             inputs, y = mix(inputs, y, mixup=self.plan.mixup, cutmix=self.plan.cutmix, rng=rng)
+        n_terms = self.team.add_up(self.objective.n_terms(y).float()).clamp(min=1)
         with autocast(self.device, self.plan.precision):
             outputs = self.model(inputs)
-        loss = self.objective(outputs, y)
+        loss = self.objective.total(outputs, y) / n_terms
         loss.backward()  # type: ignore[no-untyped-call]
+        n_images = self.n_drawn // self.n_steps + (self.journey.step < self.n_drawn % self.n_steps)  # of all processes
+        loss = self._add_up(loss.detach(), len(rows) / n_images)
         norm = nn.utils.clip_grad_norm_(self.learning, self.plan.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad()
         if self.average:
             self.average.update(step)
-        self.unseen.append(torch.where(norm.isfinite(), loss.detach(), math.nan))
+        self.unseen.append(torch.where(norm.isfinite(), loss, math.nan))
         self.journey.step += 1
-        self.journey.n_images += len(rows)
+        self.journey.n_images += n_images
         if len(self.unseen) == STEPS_BETWEEN_LOOKS:
             self._look_at_losses()
+
+    def _add_up(self, loss: torch.Tensor, share: float) -> torch.Tensor:
+        """Sum gradients and loss over the processes, average the batch norms' statistics by their shares; returns the loss."""
+        if self.team.size > 1:
+            gradients = [parameter.grad for parameter in self.learning if parameter.grad is not None]
+            torch._foreach_mul_(self.statistics, share) if self.statistics else None
+            self.team.add_up_all([*gradients, *self.statistics, loss])
+        return loss
 
     def _look_at_losses(self) -> None:
         """Move new losses to the epoch's list; raises RunError at the first that, or whose gradient, is not finite."""
@@ -172,6 +198,7 @@ class TrainingLoop:
         """As the coming epoch needs it, after validation left the model in evaluation mode."""
         learns = not self.plan.freeze_backbone and self.journey.epoch >= self.plan.head_epochs
         set_training_mode(self.model, backbone_learns=learns)
+        self.statistics = moving_statistics(self.model)
 
     # ------------------------------------------------------------ the end of an epoch
 
@@ -179,6 +206,7 @@ class TrainingLoop:
         """Validate, note the epoch in the history, keep the weights if they are the best, write a checkpoint if it costs little."""
         with self.interruptions.held():
             self._look_at_losses()
+            self._count_time()
         row = {"epoch": self.journey.epoch + 1, "learning_rate": max(group["lr"] for group in self.optimiser.param_groups)}
         row |= {"train_loss": float(np.mean(self.journey.losses)), **self._validate()}
         with self.interruptions.held():
@@ -192,12 +220,16 @@ class TrainingLoop:
         rows = self.data.rows_val
         if not len(rows):
             return {}
-        logits, probabilities = predict(
-            self.candidate, self.data.images, rows, card=self.signature, device=str(self.device),
-            precision=self.plan.precision, batch_size=2 * self.plan.batch_size,
-        )  # fmt: skip
-        y = self.data.y[rows]
-        return {"val_loss": log_loss(logits, y, self.signature.task), "val_auroc": _macro_auroc(probabilities, y)}
+        y, mine = self.data.y[rows], self.team.rows(rows)
+        logits = np.zeros(y.shape, np.float32)
+        if len(rows[mine]):
+            logits[mine], _ = predict(
+                self.candidate, self.data.images, rows[mine], card=self.signature, device=str(self.device),
+                precision=self.plan.precision, batch_size=2 * self.plan.batch_size,
+            )  # fmt: skip
+        if self.team.size > 1:
+            logits = self.team.add_up(torch.from_numpy(logits).to(self.device)).cpu().numpy()
+        return {"val_loss": log_loss(logits, y, self.signature.task), "val_auroc": _macro_auroc(self.signature.probabilities(logits), y)}
 
     @property
     def candidate(self) -> nn.Module:
@@ -231,7 +263,8 @@ class TrainingLoop:
         if self.folder is None:
             return
         self._look_at_losses()
-        self._count_time()
+        if self.team.size == 1:  # else the processes count together, at the end of an epoch
+            self._count_time()
         state = {
             "key": self.key,
             "model": self.model.state_dict(),
@@ -252,8 +285,8 @@ class TrainingLoop:
         return self.saving_seconds <= SAVING_SHARE * (time.monotonic() - self.saved)
 
     def resume(self, folder: Path) -> None:
-        """Keep checkpoints in `folder`, and continue from the one that is there."""
-        self.folder = folder
+        """Keep checkpoints in `folder`, which the first process writes, and continue from the one that is there."""
+        self.folder = folder if self.team.rank == 0 else None
         state = read_checkpoint(folder, self.key)
         if state is None:
             return
@@ -264,9 +297,10 @@ class TrainingLoop:
         self.best, self.journey = state["best"], Journey(**state["journey"])
 
     def _count_time(self) -> None:
+        """To be called by all processes of the team, whose CPU seconds are added up."""
         now = _clock()
         self.journey.seconds += now[0] - self.clock[0]
-        self.journey.cpu_seconds += now[1] - self.clock[1]
+        self.journey.cpu_seconds += self.team.add_up(torch.tensor(now[1] - self.clock[1], device=self.device)).item()
         self.clock = now
 
 
@@ -281,8 +315,8 @@ def training_key(model: nn.Module, data: TrainingData, plan: TrainingPlan, seed:
     return digest({"arrays": sha.hexdigest(), "signature": data.signature.model_dump(), "settings": settings, "seed": seed})
 
 
-def _step_seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _clock() -> tuple[float, float]:

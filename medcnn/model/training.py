@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from medcnn.errors import InputError
 from medcnn.model.batches import BatchSource
 from medcnn.model.checkpoint import Interruptions
-from medcnn.model.devices import choose_device, compute_settings
+from medcnn.model.devices import compute_settings
+from medcnn.model.distributed import Team
 from medcnn.model.loop import TrainingData, TrainingLoop
 from medcnn.model.losses import check_classes, check_recipe, is_labelled
+from medcnn.model.shared_norm import batch_norms
 from medcnn.model.signature import Signature
 from medcnn.plan import TrainingPlan
 from medcnn.progress import Progress, silent
@@ -79,22 +80,29 @@ def train(  # noqa: PLR0913 - the room's front door
     they were. Raises InputError for parts that cannot be learnt from, a device that is not there, or a checkpoint of
     another training; RunError when the loss is not finite or the disk is full; KeyboardInterrupt (Ctrl-C, SIGTERM)
     after a checkpoint.
+
+    Within distributed.together all processes train this one model: each step's images, plan.batch_size in all, are dealt
+    among them. Without batch norm and dropout, or with plan.sync_batch_norm instead of the former, the losses are those
+    of one process but for rounding; every process returns the same result. The first one writes the checkpoint, which
+    another number of processes may continue, but not to the same bits.
     """
     check_recipe(plan, task)
-    device = choose_device(plan.device)
+    team = Team.of_this_process()
+    device = team.device(plan.device)
     learnt = rows_train[is_labelled(y[rows_train], task)]
     _check_parts(y, learnt, rows_val, task, plan)
     _check_batch_norm(model, plan)
     signature = Signature(task=task, mean=mean, std=std, loss=plan.loss, focal_gamma=plan.focal_gamma)
     data = TrainingData(images=images, y=y, rows_train=learnt, rows_val=rows_val, signature=signature)
-    interruptions = Interruptions()
+    interruptions = Interruptions(deaf=team.rank > 0)
     own_randomness = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     with compute_settings(device, n_threads=plan.n_threads), own_randomness, interruptions.listening():
-        loop = TrainingLoop(model, data, plan, seed, device, interruptions)
+        loop = TrainingLoop(model, data, plan, seed=seed, device=device, interruptions=interruptions, team=team)
+        _check_shares(model, plan, team, loop.n_drawn // loop.n_steps)
         if checkpoint_dir is not None:
             loop.resume(checkpoint_dir)
         try:
-            loop.run(progress)
+            loop.run(progress if team.rank == 0 else silent)
         except KeyboardInterrupt:
             loop.save()
             raise
@@ -128,5 +136,16 @@ def _check_parts(y: np.ndarray, rows_train: np.ndarray, rows_val: np.ndarray, ta
 
 
 def _check_batch_norm(model: nn.Module, plan: TrainingPlan) -> None:
-    if plan.batch_size == 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+    if plan.batch_size == 1 and batch_norms(model):
         raise InputError("training.batch_size is 1, but this network has batch norm, which needs at least 2 images per step")
+
+
+def _check_shares(model: nn.Module, plan: TrainingPlan, team: Team, smallest_step: int) -> None:
+    """Every process needs images in every piece of every step."""
+    each = 2 if batch_norms(model) and not plan.sync_batch_norm else 1
+    if team.size > 1 and smallest_step // team.size < each * plan.accumulate:
+        pieces = f" in {plan.accumulate} pieces each" if plan.accumulate > 1 else ""
+        raise InputError(
+            f"the smallest step has {smallest_step} images, too few for {team.size} processes{pieces}"
+            f"{', which need 2 images each for batch norm' if each == 2 else ''}; raise training.batch_size, or lower --nproc-per-node"
+        )
