@@ -19,7 +19,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import torch
 from torch import distributed
-from torch.distributed.distributed_c10d import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from medcnn.errors import InputError, RunError
 from medcnn.model.batches import Deal
