@@ -56,8 +56,7 @@ def combine(members: Sequence[pd.DataFrame], *, how: Combination, task: Task) ->
 def _averages(rows: pd.DataFrame, labels: Sequence[str], group: IntArray, how: Combination, task: Task) -> tuple[FloatArray, FloatArray]:
     """p and logits (n_groups, k) of the means."""
     if how == "probability":
-        p = _means(probability_matrix(rows, labels), group)
-        p = p / p.sum(axis=1, keepdims=True) if task == "multiclass" else np.clip(p, 0, 1)
+        p = np.clip(_means(probability_matrix(rows, labels), group), 0, 1)
         inside = np.clip(p, SMALLEST, 1 if task == "multiclass" else 1 - SMALLEST)
         return p, np.log(inside) if task == "multiclass" else np.log(inside) - np.log1p(-inside)
     logits = model_logits(rows, labels, task)

@@ -56,6 +56,8 @@ def test_one_model_stays_as_it_is_and_order_changes_nothing() -> None:
     pd.testing.assert_frame_equal(
         combine([alone.iloc[::-1]], how="probability", task="binary"), alone.sort_values("image_id", ignore_index=True)
     )
+    shifted = classes(np.arange(27.0).reshape(9, 3) ** 1.1 % 5 + 5)  # its own logits, not ln p
+    assert combine([shifted], how="probability", task="multiclass").equals(shifted.sort_values("image_id", ignore_index=True))
     design = cases.kfold_holdout(n_seeds=3)
     pd.testing.assert_frame_equal(combine(design, how="logit", task="binary"), combine(design[::-1], how="logit", task="binary"))
     rungs = [combine(each, how="probability", task="binary") for each in (cases.kfold(n_seeds=3), cases.kfold())]

@@ -112,6 +112,13 @@ def test_single_models_tell_how_far_chance_moves_a_rung(members: list[pd.DataFra
     assert found.auroc.value > found.single.mean  # the mean of several models is better than each: their errors differ
 
 
+def test_repeats_in_any_order_make_whole_sets() -> None:
+    members = cases.kfold(k=10, n_repeats=2)
+    rung = combined(members)
+    mixed = [members[number] for number in np.random.default_rng(0).permutation(len(members))]
+    assert [sorted(table["fold"].unique()) for table in whole_sets(mixed, rung)] == [list(range(10)), list(range(10, 20))]
+
+
 def test_json_brings_it_back() -> None:
     members = cases.holdout(2)
     rungs = {"main": combined(members), "other": combined(weaker(members))}

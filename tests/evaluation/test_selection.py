@@ -88,12 +88,27 @@ def test_several_classes_and_files() -> None:
     assert Selection.from_dict(json.loads(json.dumps(found.as_dict(), allow_nan=False))) == found
 
 
-def test_a_wrong_certainty_does_not_break_it() -> None:
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_a_wrong_certainty_does_not_break_it(y: float) -> None:
     rungs = noise(5, k=2)
-    rungs["rung0"] = rungs["rung0"].assign(p_x=rungs["rung0"]["p_x"].where(rungs["rung0"].index != 0, 1 - rungs["rung0"]["y_x"].iloc[0]))
+    row = int(np.argmax(rungs["rung0"]["y_x"] == y))
+    rungs["rung0"].loc[row, "p_x"] = 1 - y
     found = corrected_best(rungs, FEW, task="binary")
     assert found.best == "rung1"
-    assert 0 < found.picked["rung0"] < 0.6
+    assert 0 < found.picked["rung0"] < 0.3
+
+
+def test_log_loss_of_several_classes_is_that_of_the_true_class() -> None:
+    target = np.arange(30) % 3
+    first = [np.where(np.eye(3)[k] == 1, 0.5, np.where(np.eye(3)[(k + 1) % 3] == 1, 0.5, 0.0)) for k in target]  # -ln 0.5
+    second = [np.where(np.eye(3)[k] == 1, 0.48, 0.26) for k in target]  # -ln 0.48, but closer to the other classes' zeros
+    rungs = {}
+    for name, p in (("first", np.array(first)), ("second", np.array(second))):
+        columns = {
+            f"{kind}_{label}": values[:, k] for kind, values in (("y", np.eye(3)[target]), ("p", p)) for k, label in enumerate("abc")
+        }
+        rungs[name] = check_predictions(pd.DataFrame(columns), source="made up")
+    assert corrected_best(rungs, FEW, task="multiclass").best == "first"
 
 
 def test_what_cannot_be_corrected_is_said_or_refused() -> None:
