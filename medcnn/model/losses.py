@@ -63,7 +63,7 @@ class Objective:
         if self.smoothing:
             costs = (1 - self.smoothing) * costs + self.smoothing * costs.mean(dim=1, keepdim=True)
         shares = torch.cat([1 - y, y], dim=1) if self.task == "binary" else y
-        return (shares * self.weights * costs).sum()
+        return (shares * self.weights * costs).sum(dim=1).sum()  # in this order, a class and the share 1 of it give the same bits
 
     def _class_costs(self, outputs: torch.Tensor) -> torch.Tensor:
         """(B, n_classes), what an image costs if that is its class. Focal: doi:10.1109/ICCV.2017.324, over the softmax.

@@ -1,13 +1,19 @@
-"""Oracles: torch's own losses, sklearn's log_loss, and the fact that the best constant score is the prevalence."""
+"""Oracles: the losses of torch, torchvision, MONAI and timm, sklearn's log_loss, and the sums of the CORN paper written out."""
 
 import numpy as np
 import pytest
 import torch
+from model_cases import training_plan
+from monai.losses import FocalLoss
 from sklearn import metrics
+from timm.loss import AsymmetricLossMultiLabel
 from torch.nn import functional
+from torchvision.ops import sigmoid_focal_loss
 
 from medcnn.errors import InputError
-from medcnn.model.losses import Objective, check_classes, is_labelled, log_loss
+from medcnn.model.imbalance import balance
+from medcnn.model.losses import Objective, check_classes, check_recipe, is_labelled, log_loss, make_objective
+from medcnn.model.posterior import Loss
 from medcnn.tables import Task
 
 RNG = np.random.default_rng(0)
@@ -64,6 +70,200 @@ def test_smoothing_several_labels_is_smoothing_two_classes_each() -> None:
 
 def test_a_batch_without_any_known_label_costs_nothing() -> None:
     assert training_loss(torch.randn(2, 2), torch.full((2, 2), NAN), torch.ones(2), task="multilabel") == 0
+
+
+# ---------------------------------------------------------------- focal, asymmetric, ordinal
+
+
+def draw(n: int, k: int, *, seed: int = 0, scale: float = 3.0) -> torch.Tensor:
+    return scale * torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
+def test_focal_loss_of_findings_is_torchvisions(gamma: float) -> None:
+    outputs, y = draw(40, 3), (draw(40, 3, seed=1) > 0).float()
+    ours = Objective(task="multilabel", weights=torch.ones(3), loss="focal", gamma=gamma)(outputs, y)
+    torch.testing.assert_close(ours, sigmoid_focal_loss(outputs, y, alpha=-1, gamma=gamma, reduction="mean"))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_of_classes_is_monais(gamma: float) -> None:
+    outputs, y = draw(40, 4), torch.eye(4)[torch.arange(40) % 4]
+    ours = Objective(task="multiclass", weights=torch.ones(4), loss="focal", gamma=gamma)(outputs, y)
+    expected = FocalLoss(use_softmax=True, gamma=gamma, reduction="sum")(outputs[:, :, None], y[:, :, None]) / 40
+    torch.testing.assert_close(ours, expected)
+
+
+def test_focal_loss_of_two_classes_is_torchvisions_of_their_difference() -> None:
+    outputs, y = draw(40, 2), (torch.arange(40) % 3 == 0).float()[:, None]
+    ours = Objective(task="binary", weights=torch.ones(2), loss="focal")(outputs, y)
+    expected = sigmoid_focal_loss(outputs[:, 1:] - outputs[:, :1], y, alpha=-1, gamma=2, reduction="mean")
+    torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0, 4.0])
+def test_asymmetric_loss_is_timms(gamma: float) -> None:
+    outputs, y, weights = draw(40, 3), (draw(40, 3, seed=1) > 1).float(), torch.tensor([1.0, 3.0, 0.5])
+    ours = Objective(task="multilabel", weights=weights, loss="asymmetric", gamma=gamma)(outputs, y)
+    timms = AsymmetricLossMultiLabel(gamma_neg=gamma, gamma_pos=0, clip=0.05, reduction="mean", pos_weight=weights)
+    torch.testing.assert_close(ours, timms(outputs, y))
+
+
+def test_ordinal_loss_is_the_sum_over_conditional_subsets() -> None:
+    """Equation 5 of arXiv:2111.08851: binary losses, each over the images that are at least at its step."""
+    outputs, classes = draw(50, 3), torch.arange(50) % 4
+    total, n = torch.zeros(()), 0
+    for step in range(3):
+        for output, k in zip(outputs[:, step], classes, strict=True):
+            if k >= step:
+                total, n = total - torch.log(torch.sigmoid(output if k > step else -output)), n + 1
+    ours = Objective(task="multiclass", weights=torch.ones(4), loss="ordinal")(outputs, torch.eye(4)[classes])
+    torch.testing.assert_close(ours, total / n)
+
+
+def test_ordinal_loss_teaches_only_the_conditional_subsets() -> None:
+    outputs = draw(4, 3).requires_grad_()
+    Objective(task="multiclass", weights=torch.ones(4), loss="ordinal")(outputs, torch.eye(4)).backward()
+    assert outputs.grad is not None
+    taught = torch.tensor([[True, False, False], [True, True, False], [True, True, True], [True, True, True]])
+    assert torch.equal(outputs.grad != 0, taught)
+
+
+ALL = [
+    ("binary", "cross_entropy"), ("binary", "focal"), ("multiclass", "cross_entropy"), ("multiclass", "focal"), ("multiclass", "ordinal"),
+    ("multilabel", "cross_entropy"), ("multilabel", "focal"), ("multilabel", "asymmetric"),
+]  # fmt: skip
+
+
+def example(task: Task, loss: Loss, *, n: int = 12) -> tuple[torch.Tensor, torch.Tensor, Objective]:
+    """Outputs, targets and the loss with uneven weights."""
+    width = {"binary": 2, "multiclass": 3, "multilabel": 3}[task]
+    classes = torch.arange(n) % width
+    y = {"binary": classes[:, None].float(), "multiclass": torch.eye(width)[classes], "multilabel": (draw(n, width, seed=2) > 0).float()}
+    return draw(n, width - (loss == "ordinal")), y[task], Objective(task=task, weights=torch.linspace(0.5, 2, width), loss=loss, gamma=1.5)
+
+
+@pytest.mark.parametrize(("task", "loss"), ALL)
+def test_gradients_are_those_of_finite_differences(task: Task, loss: Loss) -> None:
+    outputs, y, objective = example(task, loss)
+    scores = outputs.double().requires_grad_()
+    objective.total(scores, y).backward()
+    assert scores.grad is not None
+    numeric = torch.zeros_like(outputs)
+    for index in np.ndindex(*outputs.shape):
+        for sign in (1, -1):
+            moved = outputs.clone()
+            moved[index] += sign * 0.02
+            numeric[index] += sign * objective.total(moved, y) / 0.04
+    torch.testing.assert_close(scores.grad.float(), numeric, rtol=0.02, atol=2e-3)
+
+
+@pytest.mark.parametrize(("task", "loss"), ALL)
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_huge_outputs_have_finite_losses_and_gradients(task: Task, loss: Loss, gamma: float) -> None:
+    outputs, y, objective = example(task, loss)
+    objective = Objective(task=task, weights=objective.weights, loss=loss, gamma=gamma)
+    extreme = (outputs.sign() * torch.tensor([1e-30, 20.0, 500.0])[torch.arange(12) % 3][:, None]).requires_grad_()
+    value = objective(extreme, y)
+    value.backward()
+    assert extreme.grad is not None and value.isfinite() and extreme.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("task", "loss"), ALL)
+def test_a_batch_in_pieces_has_the_same_loss(task: Task, loss: Loss) -> None:
+    outputs, y, objective = example(task, loss)
+    pieces = [slice(0, 5), slice(5, 6), slice(6, 12)]
+    total = sum((objective.total(outputs[piece], y[piece]) for piece in pieces), torch.zeros(()))
+    torch.testing.assert_close(objective(outputs, y), total / sum(objective.n_terms(y[piece]) for piece in pieces))
+
+
+# ---------------------------------------------------------------- targets
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_shares_of_one_class_cost_what_the_class_costs_bit_for_bit(task: Task) -> None:
+    """The hard path, as a classifier's loss is usually written: the log-probability of the class, picked out."""
+    outputs, y, objective = example(task, "cross_entropy")
+    classes = y[:, 0].long() if task == "binary" else y.argmax(dim=1)
+    both = [outputs.clone().requires_grad_() for _ in range(2)]
+    picked = functional.log_softmax(both[0], dim=1).gather(1, classes[:, None]).squeeze(1)
+    hard, soft = (-picked * objective.weights[classes]).mean(), objective(both[1], y)
+    hard.backward()
+    soft.backward()
+    assert torch.equal(hard, soft) and both[0].grad is not None and both[1].grad is not None
+    assert torch.equal(both[0].grad, both[1].grad)
+
+
+@pytest.mark.parametrize(("task", "loss"), [pair for pair in ALL if pair[1] != "ordinal"])
+def test_a_blend_of_two_targets_costs_the_blend_of_their_costs(task: Task, loss: Loss) -> None:
+    outputs, y, objective = example(task, loss)
+    blended = objective(outputs, 0.3 * y + 0.7 * y.roll(1, 0))
+    torch.testing.assert_close(blended, 0.3 * objective(outputs, y) + 0.7 * objective(outputs, y.roll(1, 0)))
+
+
+@pytest.mark.parametrize(("task", "loss"), [pair for pair in ALL if pair[1] not in {"ordinal", "asymmetric"}])
+def test_smoothing_is_a_blend_with_the_uniform_target(task: Task, loss: Loss) -> None:
+    outputs, y, _ = example(task, loss)
+    width = outputs.shape[1]
+    plain, smooth = (Objective(task=task, weights=torch.ones(width), loss=loss, smoothing=smoothing) for smoothing in (0.0, 0.1))
+    uniform = torch.full_like(y, 1 / width if task == "multiclass" else 0.5)
+    torch.testing.assert_close(smooth(outputs, y), plain(outputs, 0.9 * y + 0.1 * uniform))
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "asymmetric"])
+@pytest.mark.parametrize("imbalance", ["none", "loss_weights", "class_balanced", "logit_adjusted"])
+def test_missing_labels_have_no_gradient_whatever_the_recipe(loss: Loss, imbalance: str) -> None:
+    if loss != "cross_entropy" and imbalance == "logit_adjusted":
+        return  # refused, see below
+    y = (draw(30, 3, seed=1) > 0).float()
+    y[draw(30, 3, seed=2) > 2] = NAN
+    known = ~torch.isnan(y)
+    assert 0 < known.sum() < 90
+    balanced = balance(y.double().numpy(), "multilabel", imbalance)  # type: ignore[arg-type]
+    objective = make_objective(training_plan(loss=loss), "multilabel", balanced, torch.device("cpu"))
+    outputs = draw(30, 3).requires_grad_()
+    loss_of_known = objective(outputs, y)
+    loss_of_known.backward()
+    assert outputs.grad is not None and outputs.grad[~known].eq(0).all() and outputs.grad[known & (outputs > -2)].ne(0).all()
+    moved = torch.where(known, outputs.detach(), 1e4)
+    assert torch.equal(objective(moved, y), loss_of_known.detach())
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "message"),
+    [
+        ("binary", {"loss": "asymmetric"}, "asymmetric, which is for several findings per image, but the task is binary; use focal"),
+        ("multiclass", {"loss": "asymmetric"}, "asymmetric, which is for several findings"),
+        ("binary", {"loss": "ordinal"}, "ordinal, which is for classes in their order, but the task is binary"),
+        ("multilabel", {"loss": "ordinal"}, "ordinal, which is for classes in their order"),
+        ("multiclass", {"loss": "ordinal", "label_smoothing": 0.1}, "ordinal, for which label smoothing is not defined"),
+        ("multilabel", {"loss": "asymmetric", "label_smoothing": 0.1}, "asymmetric, for which label smoothing is not defined"),
+        ("multiclass", {"loss": "ordinal", "mixup": 0.2}, "ordinal, for which a blend of two classes is not defined"),
+        ("multiclass", {"loss": "ordinal", "cutmix": 0.2}, "ordinal, for which a blend of two classes is not defined"),
+        ("binary", {"loss": "focal", "imbalance": "logit_adjusted"}, "focal, but training.imbalance=logit_adjusted is derived for"),
+        ("multiclass", {"loss": "ordinal", "imbalance": "logit_adjusted"}, "ordinal, but training.imbalance=logit_adjusted"),
+        ("binary", {"mixup": 0.2, "batch_size": 1}, "need at least 2 images per step"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(task: Task, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_recipe(training_plan(**changes), task)
+
+
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("binary", {"loss": "focal", "label_smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "imbalance": "class_balanced"}),
+        ("multiclass", {"loss": "ordinal", "imbalance": "class_balanced"}),
+        ("multilabel", {"loss": "asymmetric", "imbalance": "loss_weights", "mixup": 0.2}),
+        ("multilabel", {"imbalance": "logit_adjusted", "label_smoothing": 0.1, "cutmix": 0.2}),
+    ],
+)
+def test_recipes_that_make_sense_are_not(task: Task, changes: dict[str, object]) -> None:
+    check_recipe(training_plan(**changes), task)
+
+
+# ---------------------------------------------------------------- log-loss and labels
 
 
 def test_log_loss_is_sklearns() -> None:
