@@ -124,18 +124,8 @@ def _part_boxes(facts: RunFacts) -> list[Box]:
     table = facts.counts
     if table is None or table.empty:
         return []
-    folds = table["fold"].nunique() if "fold" in table else 1
-    if folds > 1:
-        tested = table[table["part"] == "test"]
-        return [
-            Box(
-                f"{folds}-fold cross-validation",
-                [
-                    f"each of {plural(int(tested['n_patients'].sum()), 'patient')} tested once",
-                    f"{plural(int(tested['n_images'].sum()), 'image')}",
-                ],
-            )
-        ]
+    if "fold" in table and table["fold"].nunique() > 1:
+        return _fold_boxes(facts, table)
     labels = _counted_labels(table)
     boxes = []
     for row in table.to_dict("records"):
@@ -143,6 +133,31 @@ def _part_boxes(facts: RunFacts) -> list[Box]:
         lines += [f"{count(row[f'n_positive_{label}'])} {label}" for label in labels[:4]]
         boxes.append(Box(part_name(str(row["part"]), external=facts.tested_elsewhere).capitalize(), lines))
     return boxes
+
+
+def _fold_boxes(facts: RunFacts, table: pd.DataFrame) -> list[Box]:
+    """Several folds in one or two boxes."""
+    split = facts.plan.split if facts.plan is not None else None
+    n_folds, n_repeats = table["fold"].nunique(), split.n_repeats if split is not None else 1
+    times = f", {n_repeats} times" if n_repeats > 1 else ""
+    if split is not None and split.scheme == "kfold_holdout":
+        first = table[table["fold"] == table["fold"].min()]
+        others, test = _sizes(first[first["part"] != "test"]), _sizes(first[first["part"] == "test"])
+        name = part_name("test", external=facts.tested_elsewhere).capitalize()
+        return [
+            Box(f"{split.n_folds} folds{times}", [others[0], "each tunes one model", "and trains the others"]),
+            Box(name, [*test, "the same for every model"]),
+        ]
+    sizes = _sizes(table[table["part"] == "test"], n_repeats)
+    if split is not None and split.scheme == "leave_site_out":
+        return [Box(f"{n_folds} sites, each left out once", [f"each of {sizes[0]} tested once", "by a model of the other sites", sizes[1]])]
+    title = f"{n_folds // n_repeats}-fold cross-validation{times}"
+    return [Box(title, [f"each of {sizes[0]} tested once{' each time' if times else ''}", sizes[1]])]
+
+
+def _sizes(rows: pd.DataFrame, n_repeats: int = 1) -> list[str]:
+    """How many patients and images stand in these rows of the counts."""
+    return [plural(int(rows[column].sum()) // n_repeats, word) for column, word in (("n_patients", "patient"), ("n_images", "image"))]
 
 
 def _exclusions(excluded: Sequence[Exclusion]) -> list[Any]:
@@ -160,6 +175,7 @@ def _exclusions(excluded: Sequence[Exclusion]) -> list[Any]:
 def _partitions(reading: Reading) -> list[Any]:
     facts = reading.facts
     table = facts.counts if facts.counts is not None else _count_parts(reading)
+    table, notes = _first_repeat(facts, table)
     labels = _counted_labels(table)
     with_fold = "fold" in table and table["fold"].nunique() > 1
     parts = table.to_dict("records")
@@ -177,7 +193,16 @@ def _partitions(reading: Reading) -> list[Any]:
     else:
         rows = [[name, *(cells[k] for _, cells in sizes)] for k, name in enumerate(names)]
         shown = Table(["Part", *(title for title, _ in sizes)], rows, caption, note, numeric=range(1, 1 + len(sizes)))
-    return [shown, Text(_disjointness(reading))]
+    notes += facts.split.attrs.get("notes", []) if facts.split is not None else []
+    return [shown, *([Text(" ".join(notes), "note")] if notes else []), Text(_disjointness(reading))]
+
+
+def _first_repeat(facts: RunFacts, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The counts without those of later repeats, and a sentence when some were left out."""
+    split = facts.plan.split if facts.plan is not None else None
+    if split is None or split.n_repeats == 1 or "fold" not in table:
+        return table, []
+    return table[table["fold"] < split.n_folds], ["The table shows the folds of the first repeat; counts.csv has them all."]
 
 
 def _counted_labels(table: pd.DataFrame) -> list[str]:

@@ -18,7 +18,7 @@ from medcnn.report.numbers import (
     threshold,
 )
 from medcnn.report.reading import Reading
-from medcnn.report.words import calibration_verdict, part_name, recalibration_name, rows_words, rule_words
+from medcnn.report.words import calibration_verdict, kept_together, part_name, recalibration_name, rows_words, rule_words, split_words
 from medcnn.tables import Record
 
 MANY_LABELS = 6
@@ -94,12 +94,7 @@ def _split_sentences(reading: Reading) -> list[str]:
     plan, config = reading.facts.plan, reading.facts.config
     sentences = []
     if plan is not None:
-        how = {
-            "given": "The given split was used",
-            "holdout": "Patients were dealt at random, stratified by label",
-            "kfold": f"Patients were dealt to {plan.split.n_folds} folds, stratified by label",
-        }
-        sentences.append(f"{how[plan.split.scheme]}; all images of a patient stayed in one part.")
+        sentences.append(f"{split_words(plan.split)}; {kept_together(plan.split)}.")
     kind = reading.results.recalibration
     if kind != "none":
         fitted = rows_words(str(reading.facts.recalibration_info.get("fitted_on", "the tuning part")))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from medcnn.plan import SplitPlan
 from medcnn.report.facts import RunFacts
 from medcnn.report.lookup import Results
 from medcnn.report.numbers import NOT_ESTIMABLE, count, estimate, fixed, is_known, join_words, plural, share
@@ -42,6 +43,25 @@ def part_name(part: str, *, external: bool | None = None) -> str:
     if part == "test" and external is not None:
         return "external test" if external else "internal test"
     return PART_NAMES.get(part, part)
+
+
+def split_words(split: SplitPlan) -> str:
+    """How patients came into their parts, without a full stop."""
+    dealt = "Sites were dealt" if split.unit == "site" else "Patients were dealt"
+    folds = f"{split.n_folds} folds, stratified by label" + (f", {split.n_repeats} times" if split.n_repeats > 1 else "")
+    return {
+        "given": "The given split was used",
+        "holdout": f"{dealt} at random, stratified by label",
+        "kfold": f"{dealt} to {folds}",
+        "kfold_holdout": f"One test part was set aside, the same for every model; all other {split.unit}s were dealt to {folds}, and each fold was the tuning part of one model",
+        "leave_site_out": "Each site was tested by a model that was trained at the other sites",
+    }[split.scheme]
+
+
+def kept_together(split: SplitPlan) -> str:
+    """What the parts never tear apart, without a full stop."""
+    whole = split.unit == "site" and split.scheme != "given"  # a given part is taken as it is
+    return "all patients of a site stayed in one part" if whole else "all images of a patient stayed in one part"
 
 
 def rule_words(rule: str) -> str:

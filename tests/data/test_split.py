@@ -1,5 +1,8 @@
 """Dealing patients: a partition always, copies never apart, shares against the best possible, given splits as they are."""
 
+import ast
+import importlib
+import inspect
 import itertools
 
 import networkx as nx
@@ -8,37 +11,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from split_cases import cohort, plan, with_parts
 
 from medcnn.data import stratification
 from medcnn.data.split import count_parts, deal, split_hash
 from medcnn.data.stratification import deal_units
 from medcnn.errors import InputError
-from medcnn.plan import SplitPlan
+from medcnn.runs import ROOMS
 from medcnn.tables import read_table, write_table
-
-
-def cohort(n_patients=60, n_labels=1, seed=0, multiclass=False, missing=0.0, most_images=4):
-    """A manifest; labels are of the patient mostly, so that a patient may have several."""
-    rng = np.random.default_rng(seed)
-    patients = np.repeat(np.arange(n_patients), rng.integers(1, most_images + 1, n_patients))
-    table = pd.DataFrame(
-        {"image_id": [f"i{n:05d}" for n in range(len(patients))], "patient_id": [f"p{n:04d}" for n in patients], "frame": 0}
-    )
-    table["sha256"] = [f"digest{n}" for n in range(len(table))]
-    if multiclass:
-        kind = (rng.choice(n_labels, n_patients, p=(weights := 0.5 ** np.arange(1, n_labels + 1)) / weights.sum())[patients] + 0) % n_labels
-        kind = np.where(rng.random(len(kind)) < 0.1, rng.integers(0, n_labels, len(kind)), kind)
-        y = np.eye(n_labels)[kind]
-    else:
-        y = (rng.random((n_patients, n_labels))[patients] < 0.3 + 0 * patients[:, None]).astype(float)
-        y[rng.random(y.shape) < missing] = np.nan
-    labels = [f"l{k}" for k in range(n_labels)]
-    return pd.concat([table, pd.DataFrame(y, columns=[f"y_{label}" for label in labels])], axis=1), labels
-
-
-def plan(scheme="holdout", **more):
-    return SplitPlan(scheme=scheme, **more)
-
 
 # ---------------------------------------------------------------- always true
 
@@ -283,11 +263,6 @@ def test_giant_unit_is_noted():
 # ---------------------------------------------------------------- given splits
 
 
-def with_parts(table, names=("train", "val", "test")):
-    part = pd.Series(np.random.default_rng(9).choice(names, table["patient_id"].nunique()), index=table["patient_id"].unique())
-    return table.assign(given_part=table["patient_id"].map(part))
-
-
 def test_given_parts_are_honoured_exactly_even_with_copies_across():
     table, labels = cohort(60)
     table = with_parts(table)
@@ -411,3 +386,15 @@ def test_hash_is_of_the_content_alone():
     moved.loc[0, "part"] = "val" if moved.loc[0, "part"] != "val" else "train"
     assert split_hash(moved) != split_hash(split)
     assert len(split_hash(split)) == 64
+
+
+def test_the_stage_is_done_again_when_any_of_its_files_changes():
+    """The files that a split is made by, read off their imports."""
+    found, waiting = set(), ["split"]
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        tree = ast.parse(inspect.getsource(importlib.import_module(f"medcnn.data.{name}")))
+        modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+        waiting += [module.split(".")[-1] for module in modules if module.startswith("medcnn.data.") and module.split(".")[-1] not in found]
+    assert {f"data/{name}" for name in found} == set(ROOMS["split"])
