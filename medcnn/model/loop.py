@@ -1,7 +1,7 @@
 """The training loop: steps, validation at the end of each epoch, checkpoints between steps, exact continuation.
 
-Everything random is a function of (seed, epoch) or (seed, step, process): the order of the images, their augmentation,
-dropout. So a checkpoint needs no generator's state, and a training that was killed ends with the same bits as one that
+Everything random is a function of (seed, epoch) or (seed, step, process, piece): the order of the images, their
+augmentation, dropout. So a checkpoint needs no generator's state, and a training that was killed ends with the same bits as one that
 was not. Under torchrun each process takes its share of every step, and all of them hold the same weights.
 """
 
@@ -156,13 +156,9 @@ class TrainingLoop:
         if self.plan.mixup or self.plan.cutmix:
             rng = np.random.default_rng(_step_seed(self.seed, step, self.team.rank))
             inputs, y = mix(inputs, y, mixup=self.plan.mixup, cutmix=self.plan.cutmix, rng=rng)
-        n_terms = self.team.add_up(self.objective.n_terms(y).float()).clamp(min=1)
-        with autocast(self.device, self.plan.precision):
-            outputs = self.model(inputs)
-        loss = self.objective.total(outputs, y) / n_terms
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._descend(inputs, y, step)
         n_images = self.n_drawn // self.n_steps + (self.journey.step < self.n_drawn % self.n_steps)  # of all processes
-        loss = self._add_up(loss.detach(), len(rows) / n_images)
+        loss = self._add_up(loss, len(rows) / n_images)
         norm = nn.utils.clip_grad_norm_(self.learning, self.plan.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad()
@@ -173,6 +169,21 @@ class TrainingLoop:
         self.journey.n_images += n_images
         if len(self.unseen) == STEPS_BETWEEN_LOOKS:
             self._look_at_losses()
+
+    def _descend(self, inputs: torch.Tensor, y: torch.Tensor, step: int) -> torch.Tensor:
+        """Leave the gradient of the step's mean loss at the weights, computed in `accumulate` pieces; returns that loss."""
+        n_terms = self.team.add_up(self.objective.n_terms(y).float()).clamp(min=1)
+        n_pieces = min(self.plan.accumulate, len(y))
+        losses = []
+        for piece, (some, of_some) in enumerate(zip(inputs.tensor_split(n_pieces), y.tensor_split(n_pieces), strict=True)):
+            if n_pieces > 1:
+                seed_generators(self.device, _step_seed(self.seed, step, self.team.rank, piece))
+            with autocast(self.device, self.plan.precision):
+                outputs = self.model(some)
+            loss = self.objective.total(outputs, of_some) / n_terms
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return losses[0] if n_pieces == 1 else torch.stack(losses).sum()
 
     def _add_up(self, loss: torch.Tensor, share: float) -> torch.Tensor:
         """Sum gradients and loss over the processes, average the batch norms' statistics by their shares; returns the loss."""
@@ -315,8 +326,8 @@ def training_key(model: nn.Module, data: TrainingData, plan: TrainingPlan, seed:
     return digest({"arrays": sha.hexdigest(), "signature": data.signature.model_dump(), "settings": settings, "seed": seed})
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _step_seed(seed: int, step: int, rank: int, piece: int = 0) -> int:
+    return int(np.random.SeedSequence([seed, step, rank, piece]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _clock() -> tuple[float, float]:

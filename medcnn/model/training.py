@@ -14,7 +14,8 @@ from medcnn.model.checkpoint import Interruptions
 from medcnn.model.devices import compute_settings
 from medcnn.model.distributed import Team
 from medcnn.model.loop import TrainingData, TrainingLoop
-from medcnn.model.losses import check_classes, check_recipe, is_labelled
+from medcnn.model.losses import check_classes, is_labelled
+from medcnn.model.recipe import check_recipe
 from medcnn.model.shared_norm import batch_norms
 from medcnn.model.signature import Signature
 from medcnn.plan import TrainingPlan
@@ -99,6 +100,7 @@ def train(  # noqa: PLR0913 - the room's front door
     with compute_settings(device, n_threads=plan.n_threads), own_randomness, interruptions.listening():
         loop = TrainingLoop(model, data, plan, seed=seed, device=device, interruptions=interruptions, team=team)
         _check_shares(model, plan, team, loop.n_drawn // loop.n_steps)
+        _check_pieces(model, plan, loop.n_drawn // loop.n_steps)
         if checkpoint_dir is not None:
             loop.resume(checkpoint_dir)
         try:
@@ -138,6 +140,16 @@ def _check_parts(y: np.ndarray, rows_train: np.ndarray, rows_val: np.ndarray, ta
 def _check_batch_norm(model: nn.Module, plan: TrainingPlan) -> None:
     if plan.batch_size == 1 and batch_norms(model):
         raise InputError("training.batch_size is 1, but this network has batch norm, which needs at least 2 images per step")
+
+
+def _check_pieces(model: nn.Module, plan: TrainingPlan, smallest_step: int) -> None:
+    if plan.accumulate > plan.batch_size:
+        raise InputError(f"training.accumulate is {plan.accumulate}, but a step has only training.batch_size={plan.batch_size} images")
+    if plan.accumulate > 1 and batch_norms(model) and smallest_step < 2 * plan.accumulate:
+        raise InputError(
+            f"training.accumulate={plan.accumulate} cuts steps of {smallest_step} images into pieces of a single image, but this network has "
+            "batch norm, which needs at least 2 at once; accumulate less"
+        )
 
 
 def _check_shares(model: nn.Module, plan: TrainingPlan, team: Team, smallest_step: int) -> None:
