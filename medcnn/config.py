@@ -14,6 +14,8 @@ from medcnn.section import Auto, Fraction, Positive, Section
 from medcnn.tables import Task
 
 Recalibration = Literal["none", "temperature", "platt", "isotonic", "beta"]
+Loss = Literal["cross_entropy", "focal", "asymmetric", "ordinal"]
+Imbalance = Literal["none", "loss_weights", "class_balanced", "logit_adjusted", "oversample"]
 Rung = Literal["prevalence", "shortcuts", "frozen", "simple_cnn", "main", "soup", "ensemble"]
 Modality = Literal["chest_xray", "xray", "histology", "fundus", "dermoscopy", "ultrasound", "generic"]
 

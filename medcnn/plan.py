@@ -12,7 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 from medcnn.config import (
     AugmentConfig,
     ImageConfig,
+    Imbalance,
     LadderConfig,
+    Loss,
     Modality,
     ModelConfig,
     PredictionConfig,
@@ -65,10 +67,10 @@ class TrainingPlan(TrainingConfig):
     backbone_lr_factor: float
     head_epochs: int
     layer_decay: float = 1.0
-    loss: Literal["cross_entropy", "focal", "asymmetric", "ordinal"] = "cross_entropy"
+    loss: Loss = "cross_entropy"
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
-    imbalance: Literal["none", "loss_weights", "class_balanced", "logit_adjusted", "oversample"]
+    imbalance: Imbalance
     select: Literal["best", "last"] = "best"
     precision: Literal["float32", "bfloat16"]
     n_workers: int

@@ -7,14 +7,12 @@ proportional to w_k times that of the cohort, so z' = z - log w_k.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from medcnn.config import Imbalance
 from medcnn.errors import InputError
 from medcnn.tables import Task
-
-Imbalance = Literal["none", "loss_weights", "class_balanced", "logit_adjusted", "oversample"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from medcnn.config import Loss
 from medcnn.errors import InputError
 from medcnn.model.imbalance import Balance
-from medcnn.model.posterior import MARGIN, Loss, ordinal_log_probabilities
+from medcnn.model.posterior import MARGIN, ordinal_log_probabilities
 from medcnn.plan import TrainingPlan
 from medcnn.tables import Task
 
@@ -111,33 +112,6 @@ def make_objective(plan: TrainingPlan, task: Task, balanced: Balance, device: to
         smoothing=plan.label_smoothing,
         offsets=None if balanced.offsets is None else torch.from_numpy(balanced.offsets).to(device),
     )
-
-
-def check_recipe(plan: TrainingPlan, task: Task) -> None:
-    """Raise InputError for settings of loss, targets and imbalance that make no sense together or with the task."""
-    mixed = plan.mixup > 0 or plan.cutmix > 0
-    problems = {
-        f"asymmetric, which is for several findings per image, but the task is {task}; use focal": (
-            plan.loss == "asymmetric" and task != "multilabel"
-        ),
-        f"ordinal, which is for classes in their order, but the task is {task}; use cross_entropy": (
-            plan.loss == "ordinal" and task != "multiclass"
-        ),
-        f"{plan.loss}, for which label smoothing is not defined; set training.label_smoothing=0": (
-            plan.loss in {"asymmetric", "ordinal"} and plan.label_smoothing > 0
-        ),
-        "ordinal, for which a blend of two classes is not defined; set training.mixup=0 and training.cutmix=0": (
-            plan.loss == "ordinal" and mixed
-        ),
-        f"{plan.loss}, but training.imbalance=logit_adjusted is derived for cross_entropy; use class_balanced": (
-            plan.loss != "cross_entropy" and plan.imbalance == "logit_adjusted"
-        ),
-    }
-    for problem, is_there in problems.items():
-        if is_there:
-            raise InputError(f"training.loss is {problem}")
-    if mixed and plan.batch_size < 2:
-        raise InputError("training.mixup and training.cutmix need at least 2 images per step, but training.batch_size is 1")
 
 
 def is_labelled(y: np.ndarray, task: Task) -> np.ndarray:

@@ -7,14 +7,12 @@ probabilities eta satisfy eta_k l_k'(u_k) = const, so that eta_k is proportional
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch.nn import functional
 
+from medcnn.config import Loss
 from medcnn.tables import Task
-
-Loss = Literal["cross_entropy", "focal", "asymmetric", "ordinal"]
 
 MARGIN = 0.05  # of the asymmetric loss: negatives with a smaller share cost nothing (doi:10.1109/ICCV48922.2021.00015)
 TELLING = (MARGIN + 0.01, 0.95)  # shares whose asymmetric loss tells probabilities apart; outside it is flat

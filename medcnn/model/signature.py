@@ -9,8 +9,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from medcnn.config import Loss
 from medcnn.errors import InputError
-from medcnn.model.posterior import Loss, class_scores
+from medcnn.model.posterior import class_scores
 from medcnn.section import Section
 from medcnn.tables import Task
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from scipy.special import expit, log_softmax, softmax
 
+from medcnn.config import Imbalance, Loss
 from medcnn.errors import InputError
 from medcnn.model.batches import deal_epoch
-from medcnn.model.imbalance import Imbalance, balance, effective_number
+from medcnn.model.imbalance import balance, effective_number
 from medcnn.model.losses import Objective
-from medcnn.model.posterior import Loss
 from medcnn.model.signature import Signature, count_outputs
 from medcnn.tables import Task
 

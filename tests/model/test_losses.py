@@ -10,10 +10,10 @@ from timm.loss import AsymmetricLossMultiLabel
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
+from medcnn.config import Imbalance, Loss
 from medcnn.errors import InputError
 from medcnn.model.imbalance import balance
-from medcnn.model.losses import Objective, check_classes, check_recipe, is_labelled, log_loss, make_objective
-from medcnn.model.posterior import Loss
+from medcnn.model.losses import Objective, check_classes, is_labelled, log_loss, make_objective
 from medcnn.tables import Task
 
 RNG = np.random.default_rng(0)
@@ -212,14 +212,14 @@ def test_smoothing_is_a_blend_with_the_uniform_target(task: Task, loss: Loss) ->
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "asymmetric"])
 @pytest.mark.parametrize("imbalance", ["none", "loss_weights", "class_balanced", "logit_adjusted"])
-def test_missing_labels_have_no_gradient_whatever_the_recipe(loss: Loss, imbalance: str) -> None:
+def test_missing_labels_have_no_gradient_whatever_the_recipe(loss: Loss, imbalance: Imbalance) -> None:
     if loss != "cross_entropy" and imbalance == "logit_adjusted":
         return  # refused, see below
     y = (draw(30, 3, seed=1) > 0).float()
     y[draw(30, 3, seed=2) > 2] = NAN
     known = ~torch.isnan(y)
     assert 0 < known.sum() < 90
-    balanced = balance(y.double().numpy(), "multilabel", imbalance)  # type: ignore[arg-type]
+    balanced = balance(y.double().numpy(), "multilabel", imbalance)
     objective = make_objective(training_plan(loss=loss), "multilabel", balanced, torch.device("cpu"))
     outputs = draw(30, 3).requires_grad_()
     loss_of_known = objective(outputs, y)
@@ -227,40 +227,6 @@ def test_missing_labels_have_no_gradient_whatever_the_recipe(loss: Loss, imbalan
     assert outputs.grad is not None and outputs.grad[~known].eq(0).all() and outputs.grad[known & (outputs > -2)].ne(0).all()
     moved = torch.where(known, outputs.detach(), 1e4)
     assert torch.equal(objective(moved, y), loss_of_known.detach())
-
-
-@pytest.mark.parametrize(
-    ("task", "changes", "message"),
-    [
-        ("binary", {"loss": "asymmetric"}, "asymmetric, which is for several findings per image, but the task is binary; use focal"),
-        ("multiclass", {"loss": "asymmetric"}, "asymmetric, which is for several findings"),
-        ("binary", {"loss": "ordinal"}, "ordinal, which is for classes in their order, but the task is binary"),
-        ("multilabel", {"loss": "ordinal"}, "ordinal, which is for classes in their order"),
-        ("multiclass", {"loss": "ordinal", "label_smoothing": 0.1}, "ordinal, for which label smoothing is not defined"),
-        ("multilabel", {"loss": "asymmetric", "label_smoothing": 0.1}, "asymmetric, for which label smoothing is not defined"),
-        ("multiclass", {"loss": "ordinal", "mixup": 0.2}, "ordinal, for which a blend of two classes is not defined"),
-        ("multiclass", {"loss": "ordinal", "cutmix": 0.2}, "ordinal, for which a blend of two classes is not defined"),
-        ("binary", {"loss": "focal", "imbalance": "logit_adjusted"}, "focal, but training.imbalance=logit_adjusted is derived for"),
-        ("multiclass", {"loss": "ordinal", "imbalance": "logit_adjusted"}, "ordinal, but training.imbalance=logit_adjusted"),
-        ("binary", {"mixup": 0.2, "batch_size": 1}, "need at least 2 images per step"),
-    ],
-)
-def test_recipes_that_make_no_sense_are_refused(task: Task, changes: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        check_recipe(training_plan(**changes), task)
-
-
-@pytest.mark.parametrize(
-    ("task", "changes"),
-    [
-        ("binary", {"loss": "focal", "label_smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "imbalance": "class_balanced"}),
-        ("multiclass", {"loss": "ordinal", "imbalance": "class_balanced"}),
-        ("multilabel", {"loss": "asymmetric", "imbalance": "loss_weights", "mixup": 0.2}),
-        ("multilabel", {"imbalance": "logit_adjusted", "label_smoothing": 0.1, "cutmix": 0.2}),
-    ],
-)
-def test_recipes_that_make_sense_are_not(task: Task, changes: dict[str, object]) -> None:
-    check_recipe(training_plan(**changes), task)
 
 
 # ---------------------------------------------------------------- log-loss and labels
