@@ -9,6 +9,8 @@ import pandas as pd
 from medcnn.artifact import Stamp
 from medcnn.cohort import Exclusion, Finding, Fingerprint, Flow
 from medcnn.config import Config
+from medcnn.evaluation.ladder import RungNumbers
+from medcnn.evaluation.selection import Selection
 from medcnn.plan import Plan
 from medcnn.tables import Comparison, Record
 
@@ -46,6 +48,40 @@ class ErrorImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RungFacts:
+    """One rung of the ladder: what it is, what it predicts, what it cost. None: not known, or it has none.
+
+    name: as in the config (prevalence, shortcuts, frozen, simple_cnn, main, soup, ensemble). numbers: on the test rows.
+    model: name of the network. n_models: how many are asked for one prediction, over folds, seeds and rungs; n_parameters: of
+    one of them. cpu_seconds, gpu_seconds: training of all of them, and of those that they are made of.
+    images_per_second: predictions of one image by one model, per CPU second.
+    """
+
+    name: str
+    numbers: RungNumbers
+    model: str = ""
+    n_models: int | None = None
+    n_parameters: float | None = None
+    cpu_seconds: float | None = None
+    gpu_seconds: float | None = None
+    images_per_second: float | None = None
+
+    @property
+    def is_headline(self) -> bool:
+        """Whether the report is about this rung."""
+        return self.numbers.to_headline is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy:
+    """What a run used: watt-hours, kg of CO2 equivalents (None: unknown grid), and how that was found out, in words."""
+
+    watt_hours: float
+    kg_co2: float | None = None
+    source: str = "codecarbon"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """Everything that the report of one model says.
 
@@ -58,6 +94,8 @@ class RunFacts:
     recalibration: what the headline numbers went through ("none", "temperature", ...); recalibration_info: method, fitted_on, parameters.
     excluded: images that the audit took out, after the flow. hashes: what -> sha256; versions: package -> version.
     external: whether the tested images come from another site than the training images; None: unknown.
+    ladder: the rungs, lowest first, one of them the headline; selection: the winner's AUROC corrected for having been chosen.
+    energy: None where it was not measured. split_hash: sha256 of which image stands in which part of which fold.
     """
 
     name: str
@@ -84,6 +122,10 @@ class RunFacts:
     recalibration_info: Mapping[str, Any] = field(default_factory=dict)
     external: bool | None = None
     seed: int | None = None
+    ladder: Sequence[RungFacts] = ()
+    selection: Selection | None = None
+    energy: Energy | None = None
+    split_hash: str = ""
 
     @property
     def tested_elsewhere(self) -> bool | None:
