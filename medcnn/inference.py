@@ -82,7 +82,7 @@ def _probabilities(models: Sequence[tuple[Member, Any, Any]], images: np.ndarray
     how, task = decided.ladder.combine, decided.task
     mean = combine([combine(tables, how=how, task=task) for tables in of_rungs.values()], how=how, task=task)
     logits = logit_matrix(mean, decided.labels)
-    folds = sorted({member.fold for member, _, _ in models})
+    folds = sorted(calibrator.recalibration.maps)
     recalibrated: np.ndarray = np.mean([calibrator.probabilities(logits, fold) for fold in folds], axis=0)
     return recalibrated
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from medcnn.artifact import COST_FILE, read_stamp, write_file
+from medcnn.artifact import COST_FILE, write_file
 from medcnn.config import Rung
 from medcnn.errors import InputError
 from medcnn.plan import Plan
 
 TRAINED: tuple[Rung, ...] = ("frozen", "simple_cnn", "main")  # rungs whose models are trained; soup and ensemble are made of them
-MEMBERS_FILE = "members.json"
+MEMBERS_FILE, MEMBER_TABLE = "members.json", "members.parquet"
 SEEDS_APART = 1000  # more than there are folds: no two models of a run share a seed
 
 
@@ -81,12 +81,6 @@ def representatives(members: Mapping[Member, Path]) -> dict[int, Path]:
     """fold -> folder of the model that stands for it in pictures and histories: the highest rung's first seed."""
     order = sorted(members, key=lambda member: (TRAINED.index(member.rung) if member.rung in TRAINED else len(TRAINED), -member.number))
     return {member.fold: members[member] for member in order}
-
-
-def cpu_seconds(folder: Path) -> float:
-    """CPU seconds that a stage's folder cost."""
-    stamp = read_stamp(folder)
-    return stamp.cpu_seconds if stamp else 0.0
 
 
 def read_cost(folder: Path) -> dict[str, float]:

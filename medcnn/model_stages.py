@@ -17,8 +17,8 @@ from medcnn.cohort import read_fingerprint
 from medcnn.config import EvaluationConfig, Rung
 from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
-from medcnn.members import Member, representatives
-from medcnn.plan import read_plan, write_plan
+from medcnn.members import MEMBER_TABLE, Member, read_members, representatives
+from medcnn.plan import Plan, read_plan, write_plan
 from medcnn.runs import Run, append_ledger, do_stage, ledger_entry, read_ledger
 from medcnn.tables import (
     MANIFEST_COLUMNS,
@@ -36,11 +36,19 @@ def plan(run: Run, fingerprinted: Path) -> Path:
 
     Raises InputError when the plan was edited and the config changed too: one of the two must give way.
     """
-    from medcnn.model.rules import inspect_machine, make_plan
+    from medcnn.data.augment import AugmentedImages, build_augmentation
+    from medcnn.model.machine import inspect_machine
+    from medcnn.model.measure import plan_by_measuring, random_pixels
+
+    def to_measure_with(decided: Plan) -> AugmentedImages:
+        size_px, channels = decided.image.size_px, decided.image.channels
+        augmentation = build_augmentation(decided.augment, size_px=size_px, channels=channels)
+        return AugmentedImages(random_pixels(size_px, channels), augmentation, decided.seed)
 
     def work(draft: Path) -> None:
         _refuse_to_lose_an_edit(run.folder / "plan")
-        write_plan(make_plan(read_fingerprint(fingerprinted / "fingerprint.json"), run.config, inspect_machine()), draft / "plan.yaml")
+        found = read_fingerprint(fingerprinted / "fingerprint.json")
+        write_plan(plan_by_measuring(found, run.config, inspect_machine(), to_measure_with), draft / "plan.yaml")
 
     names = ("task", "modality", "seed", "split", "image", "augment", "model", "training", "ladder", "prediction")
     settings = {name: run.config.model_dump(mode="json")[name] for name in names}
@@ -59,15 +67,14 @@ def headline(planned: Path, predicted: Mapping[Rung, Path]) -> Path:
 
 
 def calibrate(run: Run, predicted: Path, planned: Path) -> Path:
-    """Val rows to `calibrator.json` and `thresholds.json`. The test rows are not read."""
+    """Rows that no fold tests itself to `calibrator.json` and `thresholds.json`: val rows, or the other folds' (see calibration_rows)."""
     from medcnn.evaluation.calibrator import fit_calibrator
 
     task = read_plan(planned / "plan.yaml").task
 
     def work(draft: Path) -> None:
         predictions = check_predictions(read_table(predicted / "predictions.parquet"), source="predictions")
-        val = predictions[predictions["part"] == "val"]
-        fit_calibrator(val, run.config.calibration, run.config.evaluation, task=task, seed=run.config.seed).write(draft)
+        fit_calibrator(predictions, run.config.calibration, run.config.evaluation, task=task, seed=run.config.seed).write(draft)
 
     chosen = {"calibration": run.config.calibration, "thresholds": run.config.evaluation}
     settings = {name: section.model_dump(mode="json") for name, section in chosen.items()}
@@ -109,6 +116,56 @@ def assess_both(raw: pd.DataFrame, calibrator: Calibrator, config: EvaluationCon
     write_records([record for assessment in done for record in assessment.records], draft / "metrics.json")
     write_table(pd.concat([assessment.curves for assessment in done], ignore_index=True), draft / "curves.parquet")
     return final
+
+
+def ladder(run: Run, predicted: Mapping[Rung, Path], evaluated: Path, planned: Path) -> Path:
+    """What each rung predicts on the test rows, recalibrated like the headline: `ladder.json`; with several rungs on
+    out-of-fold rows, also what choosing the best of them is worth.
+
+    The folder of `evaluate` is an input because that stage has opened the test part and says so in the ledger.
+    """
+    from medcnn.evaluation.ladder import ladder_numbers
+    from medcnn.evaluation.selection import corrected_best
+
+    decided = read_plan(planned / "plan.yaml")
+
+    def work(draft: Path) -> None:
+        tables = {str(rung): _recalibrated(run, folder, decided) for rung, folder in predicted.items()}
+        members = {str(rung): _of_single_models(folder) for rung, folder in predicted.items()}
+        numbers = ladder_numbers(tables, run.config.evaluation, task=decided.task, headline=decided.ladder.headline, members=members)
+        chosen = _out_of_fold(tables, decided)
+        best = corrected_best(chosen, run.config.evaluation, task=decided.task) if chosen and run.config.evaluation.n_bootstrap else None
+        found = {"rungs": [rung.as_dict() for rung in numbers], "selection": best.as_dict() if best else None}
+        (draft / "ladder.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    settings = {name: getattr(run.config, name).model_dump(mode="json") for name in ("evaluation", "calibration")}
+    inputs = {"evaluate": evaluated, **{str(rung): folder for rung, folder in predicted.items()}}
+    return do_stage(run, "ladder", work, settings={**settings, "headline": decided.ladder.headline}, inputs=inputs)
+
+
+def _recalibrated(run: Run, predicted: Path, decided: Plan) -> pd.DataFrame:
+    """A rung's predictions, recalibrated by the config's method; those of prevalence alone have nothing to fit."""
+    from medcnn.evaluation.calibrator import fit_calibrator
+
+    table = check_predictions(read_table(predicted / "predictions.parquet"), source=f"predictions of {predicted.name}")
+    if predicted.name == "prevalence":
+        return table
+    return fit_calibrator(table, run.config.calibration, run.config.evaluation, task=decided.task, seed=run.config.seed).apply(table)
+
+
+def _of_single_models(predicted: Path) -> list[pd.DataFrame]:
+    """One table for each model behind a rung, none where there is only one or no network."""
+    path = predicted / MEMBER_TABLE
+    if len(read_members(predicted)) < 2 or not path.is_file():
+        return []
+    return [table for _, table in read_table(path).groupby(["seed", "fold"], sort=True)]
+
+
+def _out_of_fold(tables: Mapping[str, pd.DataFrame], decided: Plan) -> dict[str, pd.DataFrame]:
+    """Rows that several rungs predicted out of fold: test rows of a cross-validation, val rows beside a common test part."""
+    part = {"kfold": "test", "leave_site_out": "test", "kfold_holdout": "val"}.get(decided.split.scheme)
+    found = {rung: table[table["part"] == part] for rung, table in tables.items() if rung not in {"prevalence", "shortcuts"}}
+    return found if part and len(found) > 1 else {}
 
 
 def explain(run: Run, cached: Path, trained: Mapping[Member, Path], evaluated: Path, planned: Path) -> Path:

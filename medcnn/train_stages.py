@@ -10,18 +10,17 @@ import numpy as np
 import pandas as pd
 
 from medcnn.artifact import COST_FILE, file_digest
-from medcnn.config import Rung
+from medcnn.config import Loss, Rung
 from medcnn.evaluation.baseline import predict_prevalence
 from medcnn.evaluation.ensemble import combine
 from medcnn.evaluation.recalibration import log_odds_of
 from medcnn.executors import gather
-from medcnn.members import Member, plan_of, planned_members, trained_rungs, write_members
+from medcnn.members import MEMBER_TABLE, Member, plan_of, planned_members, trained_rungs, write_members
 from medcnn.plan import Plan, read_plan
 from medcnn.runs import Run, do_stage, reopen_run
 from medcnn.tables import PREDICTION_COLUMNS, label_matrix, read_table, write_table
 
 LEARNT_FROM = ("task", "labels", "seed", "image", "augment", "model", "training")  # sections of the plan that decide a model
-MEMBER_TABLE = "members.parquet"
 Inputs = Mapping[str, Path]  # audit, split, cache, plan, shortcuts and, for the rung frozen, features: their folders
 
 
@@ -37,7 +36,7 @@ def features(run: Run, inputs: Inputs) -> dict[str, Path]:
         from medcnn.model.features import write_features
 
         cached = open_cache(inputs["cache"])
-        model, signature = _fresh_model(decided, decided.seed)
+        model, signature = _fresh_model(decided, decided.seed, "cross_entropy")
         write_features(
             model, AugmentedImages(cached.images, None, decided.seed), len(cached), signature=signature, folder=draft,
             device=decided.training.device, precision=decided.training.precision, progress=run.progress,
@@ -92,7 +91,7 @@ def _fit_network(run: Run, member: Member, draft: Path, decided: Plan, inputs: I
     y, rows, _ = _targets(inputs, cached, decided, member.fold)
     augmentation = build_augmentation(decided.augment, size_px=decided.image.size_px, channels=decided.image.channels)
     seed = member.seed(decided)
-    model, signature = _fresh_model(decided, seed)
+    model, signature = _fresh_model(decided, seed, decided.training.loss)
     result = train(
         model, AugmentedImages(cached.images, augmentation, seed), y, rows_train=rows["train"], rows_val=rows["val"], task=decided.task,
         plan=decided.training, mean=signature.mean, std=signature.std, seed=seed, checkpoint_dir=draft, progress=run.progress,
@@ -106,7 +105,7 @@ def _fit_frozen(run: Run, member: Member, draft: Path, decided: Plan, inputs: In
     from medcnn.model.frozen import train_frozen
 
     y, rows, patients = _targets(inputs, open_cache(inputs["cache"]), decided, member.fold)
-    model, signature = _fresh_model(decided, decided.seed)
+    model, signature = _fresh_model(decided, decided.seed, "cross_entropy")
     result = train_frozen(
         model, open_features(inputs["features"]), y, rows_train=rows["train"], patients=patients, task=decided.task,
         signature=signature, seed=member.seed(decided), n_threads=decided.training.n_threads,
@@ -114,16 +113,16 @@ def _fit_frozen(run: Run, member: Member, draft: Path, decided: Plan, inputs: In
     _save(draft, model, result, decided, member)
 
 
-def _fresh_model(decided: Plan, seed: int) -> tuple[Any, Any]:
-    """The planned network before training, and the signature of its inputs and outputs."""
+def _fresh_model(decided: Plan, seed: int, loss: Loss) -> tuple[Any, Any]:
+    """The planned network before training, with the outputs that the loss needs, and the signature of its inputs and outputs."""
     from medcnn.model.backbones import build_model, normalisation
     from medcnn.model.signature import Signature, count_outputs
 
     image = decided.image
-    n_outputs = count_outputs(decided.task, len(decided.labels))
+    n_outputs = count_outputs(decided.task, len(decided.labels), loss)
     model = build_model(decided.model, channels=image.channels, n_outputs=n_outputs, size_px=image.size_px, seed=seed)
     mean, std = normalisation(decided.model, image.channels)
-    return model, Signature(task=decided.task, mean=mean, std=std)
+    return model, Signature(task=decided.task, mean=mean, std=std, loss=loss)
 
 
 def _save(draft: Path, model: Any, result: Any, decided: Plan, member: Member) -> None:

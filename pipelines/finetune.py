@@ -38,11 +38,11 @@ def finetune(config: Config, out: Path | None = None, *, update: bool = False, q
     headline = model_stages.headline(planned, predicted)
     calibrated = model_stages.calibrate(run, headline, planned)
     evaluated = model_stages.evaluate(run, audited, headline, calibrated, planned)
-
+    climbed = model_stages.ladder(run, predicted, evaluated, planned)
     explained = model_stages.explain(run, cached, trained, evaluated, planned)
     folders = {
         "ingest": ingested, "audit": audited, "fingerprint": fingerprinted, "plan": planned, "split": dealt, "cache": cached, "shortcuts": probed,
-        **featured, "predict": headline, "calibrate": calibrated, "evaluate": evaluated, "explain": explained,
+        **featured, "predict": headline, "calibrate": calibrated, "evaluate": evaluated, "ladder": climbed, "explain": explained,
     }  # fmt: skip
     model_stages.report(run, folders, trained)
     return run
