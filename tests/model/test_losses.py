@@ -1,19 +1,27 @@
 """Oracles: the losses of torch, torchvision, MONAI and timm, sklearn's log_loss, and the sums of the CORN paper written out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from model_cases import training_plan
+from model_cases import Arrays, blobs, model_plan, training_plan
 from monai.losses import FocalLoss
 from sklearn import metrics
 from timm.loss import AsymmetricLossMultiLabel
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from medcnn.config import Imbalance, Loss
+from medcnn.config import AugmentConfig, Imbalance, Loss
 from medcnn.errors import InputError
+from medcnn.model.backbones import build_model
+from medcnn.model.card import load_model, make_card, save_model
 from medcnn.model.imbalance import balance
 from medcnn.model.losses import Objective, check_classes, is_labelled, log_loss, make_objective
+from medcnn.model.predict import predict
+from medcnn.model.signature import count_outputs
+from medcnn.model.training import TrainingResult, train
+from medcnn.plan import AugmentPlan, ImagePlan, Plan, SplitPlan, TrainingPlan
 from medcnn.tables import Task
 
 RNG = np.random.default_rng(0)
@@ -227,6 +235,85 @@ def test_missing_labels_have_no_gradient_whatever_the_recipe(loss: Loss, imbalan
     assert outputs.grad is not None and outputs.grad[~known].eq(0).all() and outputs.grad[known & (outputs > -2)].ne(0).all()
     moved = torch.where(known, outputs.detach(), 1e4)
     assert torch.equal(objective(moved, y), loss_of_known.detach())
+
+
+# ---------------------------------------------------------------- in training
+
+
+def trained(images: np.ndarray, y: np.ndarray, task: Task, plan: TrainingPlan) -> tuple[torch.nn.Module, TrainingResult]:
+    n_outputs = count_outputs(task, y.shape[1], plan.loss)
+    model = build_model(model_plan(), channels=1, n_outputs=n_outputs, size_px=images.shape[1], seed=3)
+    n = len(y) * 3 // 4
+    parts = {"rows_train": np.arange(n), "rows_val": np.arange(n, len(y))}
+    return model, train(model, Arrays(images), y, **parts, task=task, plan=plan, mean=(0.5,), std=(0.25,), seed=3)
+
+
+@pytest.mark.parametrize("imbalance", ["none", "class_balanced"])
+def test_ordinal_classes_are_learnt_saved_and_predicted(imbalance: Imbalance, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    grades = rng.choice(4, 240, p=[0.5, 0.2, 0.2, 0.1])
+    images = np.clip(rng.integers(0, 100, (240, 16, 16, 1)) + 30 * grades[:, None, None, None], 0, 255).astype(np.uint8)
+    plan = training_plan(loss="ordinal", epochs=6, imbalance=imbalance)
+    model, result = trained(images, one_hot(grades, 4), "multiclass", plan)
+    assert result.signature.ordinal and result.history["val_auroc"].iloc[-1] > 0.9
+    whole = Plan(
+        task="multiclass", labels=("0", "1", "2", "3"), seed=0, split=SplitPlan(scheme="holdout"), model=model_plan(), training=plan, reasons={},
+        image=ImagePlan(size_px=16, channels=1, fit="pad"), augment=AugmentPlan(**{**AugmentConfig().model_dump(), "policy": "none"}),
+    )  # fmt: skip
+    save_model(tmp_path, model, make_card(whole, result, model, fold=0, seed=0))
+    again, card = load_model(tmp_path)
+    assert card.n_outputs == 3 and len(card.labels) == 4
+    logits, p = predict(again, Arrays(images), np.arange(180, 240), card=card, device="cpu")
+    assert logits.shape == p.shape == (60, 4)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(np.log(p), logits, atol=1e-5)
+    expected = -np.log(p[np.arange(60), grades[180:]]).mean()
+    assert result.history["val_loss"].min() == pytest.approx(expected, rel=1e-5)
+    assert np.abs(p @ np.arange(4) - grades[180:]).mean() < 0.4
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "asymmetric"])
+def test_a_missing_label_teaches_nothing_in_training(loss: Loss) -> None:
+    """Exactly: what stands in a blank's place, were it known, would change the weights; a label that is always blank, no bit of them."""
+    images, classes = blobs(80)
+    y = np.column_stack([classes, 1 - classes]).astype(np.float64)
+    y[::3, 1] = np.nan
+    plan = training_plan(epochs=1, loss=loss, select="last")
+    _, blank = trained(images, y, "multilabel", plan)
+    _, filled = trained(images, np.nan_to_num(y), "multilabel", plan)
+    assert not torch.equal(blank.state_dict["classifier.4.bias"], filled.state_dict["classifier.4.bias"])
+    objective = Objective(task="multilabel", weights=torch.ones(2), loss=loss)
+    model = build_model(model_plan(dropout=0.0), channels=1, n_outputs=2, size_px=16, seed=3).eval()
+    inputs, targets = torch.rand(6, 1, 16, 16), torch.tensor([[1.0, NAN], [0.0, NAN]] * 3)
+    objective(model(inputs), targets).backward()
+    head = model.get_submodule("classifier.4")
+    assert head.weight.grad[1].eq(0).all() and head.bias.grad[1] == 0 and head.weight.grad[0].ne(0).any()
+
+
+@pytest.mark.parametrize(
+    ("task", "loss", "imbalance"),
+    [
+        ("binary", "focal", "class_balanced"), ("binary", "cross_entropy", "logit_adjusted"), ("multilabel", "asymmetric", "none"),
+        ("multilabel", "focal", "loss_weights"), ("multiclass", "ordinal", "loss_weights"), ("multiclass", "focal", "oversample"),
+    ],
+)  # fmt: skip
+def test_predicted_prevalence_is_the_cohorts_whatever_the_recipe(task: Task, loss: Loss, imbalance: Imbalance) -> None:
+    """Noise: there is nothing to learn but the prevalence, 0.2 (of several classes: 0.6, 0.2, 0.2)."""
+    images = np.random.default_rng(0).integers(0, 255, (400, 8, 8, 1)).astype(np.uint8)
+    fifths = np.arange(400) % 5
+    y = {"binary": (fifths == 0)[:, None], "multilabel": np.column_stack([fifths == 0, fifths < 3])}.get(
+        task, one_hot((fifths - 2).clip(0), 3)
+    )
+    plan = training_plan(epochs=8, learning_rate=0.001, loss=loss, imbalance=imbalance, select="last", freeze_backbone=True)
+    model, result = trained(images, y.astype(np.float64), task, plan)
+    _, p = predict(model, Arrays(images), np.arange(400), card=result.signature, device="cpu")
+    np.testing.assert_allclose(p.mean(axis=0), y.mean(axis=0), atol=0.05)
+
+
+def test_a_recipe_that_makes_no_sense_is_refused_before_training() -> None:
+    images, classes = blobs(40)
+    with pytest.raises(InputError, match="training.loss is ordinal, which is for classes in their order"):
+        trained(images, np.column_stack([classes, 1 - classes]).astype(float), "multilabel", training_plan(loss="ordinal"))
 
 
 # ---------------------------------------------------------------- log-loss and labels
