@@ -60,7 +60,9 @@ class Finding:
 class Fingerprint:
     """What a cohort is: the facts from which the plan is made. Quantiles are (min, 5%, median, 95%, max).
 
-    prevalence: label -> share of 1 among the labelled images. n_labelled: label -> images with a label.
+    prevalence: label -> share of 1 among the labelled images. n_labelled: label -> images with a label. scanners,
+    photometric: how many images say so (photometric: MONOCHROME1 is stored inverted and was turned round when read).
+    intensity: grey values of a fixed sample of decoded images (data/fingerprint.py says which); blank: none was decoded.
     """
 
     task: Task
@@ -80,6 +82,9 @@ class Fingerprint:
     sites: dict[str, int]
     parts: dict[str, int]
     n_bytes: int = 0
+    scanners: dict[str, int] = field(default_factory=dict)
+    photometric: dict[str, int] = field(default_factory=dict)
+    intensity: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
 

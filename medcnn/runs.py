@@ -22,6 +22,8 @@ CONFIG_FILE = "config.yaml"
 LEDGER_FILE = "test_ledger.jsonl"
 COHORT_STAGES = ("ingest", "audit", "fingerprint", "split", "cache", "shortcuts")
 
+PLANNING = ("rules", "rules_split", "rules_image", "rules_model", "rules_training", "rules_checks", "decisions", "machine", "measure")
+
 # Which source a stage's result depends on: a change there makes the stage run again.
 ROOMS = {
     "ingest": ("tables", "data"),
@@ -30,7 +32,7 @@ ROOMS = {
     "split": ("data/split", "data/split_folds", "data/split_given", "data/split_units", "data/stratification"),
     "cache": ("data/cache", "data/images", "data/formats", "data/arrays", "data/dicom", "data/dicom_display", "data/phantom"),
     "shortcuts": ("data", "evaluation"),
-    "plan": ("plan", "model/rules"),
+    "plan": ("plan", *(f"model/{name}" for name in PLANNING)),
     "features": ("model",),
     "train": ("model", "data/augment", "data/policies"),
     "predict": (

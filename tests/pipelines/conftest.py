@@ -15,6 +15,7 @@ TINY: dict[str, Any] = {
     "split": {"scheme": "holdout", "test_fraction": 0.3, "val_fraction": 0.25},
     "image": {"size_px": 32, "channels": 1},
     "model": {"name": "simple_cnn"},
+    "ladder": {"rungs": ["main"]},
     "training": {"epochs": 2, "batch_size": 16, "learning_rate": 0.003, "n_threads": 1},
     "evaluation": {"by": ["sex"], "n_bootstrap": 50},
     "report": {"n_errors": 2},

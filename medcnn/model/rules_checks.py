@@ -1,0 +1,93 @@
+"""Combinations of settings that cannot be, refused before anything is trained."""
+
+from medcnn.cohort import Fingerprint
+from medcnn.config import Config
+from medcnn.errors import InputError
+from medcnn.model.rules_model import OWN_NETWORKS, TRAINED
+from medcnn.model.rules_split import Parts, n_dealt
+from medcnn.plan import ModelPlan, SplitPlan, TrainingPlan
+
+
+def check_asked(found: Fingerprint, config: Config) -> None:
+    """Raise InputError for a config that contradicts itself or the cohort."""
+    split = config.split
+    if split.scheme == "given" and not n_dealt(found):
+        raise InputError("split.scheme is given, but the cohort brings no split; set data.part_column or data.fold_column, or scheme: auto")
+    if (split.scheme == "leave_site_out" or split.unit == "site") and len(found.sites) < 2:
+        key = "split.scheme is leave_site_out" if split.scheme == "leave_site_out" else "split.unit is site"
+        raise InputError(
+            f"{key}, but the cohort names {len(found.sites)} sites; expected two or more: set data.site_column, or another split"
+        )
+    if config.training.minutes is not None and config.training.epochs != "auto":
+        raise InputError(
+            f"training.epochs is {config.training.epochs} and training.minutes is {config.training.minutes:g}; expected one of them, since "
+            "minutes are turned into epochs: set the other to auto (epochs) or leave it out (minutes)"
+        )
+    if config.model.pretrained is True and config.model.name in OWN_NETWORKS:
+        raise InputError(
+            f"model.pretrained is true, but there are no pretrained weights of {config.model.name}; set model.pretrained=false"
+        )
+
+
+def check_split(split: SplitPlan) -> None:
+    """Raise InputError for parts that cannot be dealt."""
+    if split.n_repeats > 1 and split.scheme not in {"kfold", "kfold_holdout"}:
+        raise InputError(
+            f"split.n_repeats is {split.n_repeats}, but split.scheme {split.scheme} deals once; expected kfold or kfold_holdout, or n_repeats 1"
+        )
+
+
+def check_training(config: Config, parts: Parts, model: ModelPlan, training: TrainingPlan) -> None:
+    """Raise InputError for a training that lacks what it needs: validation rows, pretrained weights, images in a piece of a step."""
+    needs_val = {"training.select is best": training.select == "best", f"training.patience is {training.patience}": training.patience > 0}
+    for words, needed in needs_val.items():
+        if needed and not parts.n_val:
+            raise InputError(
+                f"{words}, which needs a validation part, but split.val_fraction is 0; set split.val_fraction to 0.15 or so, "
+                "or training.select=last and training.patience=0"
+            )
+    if training.accumulate > training.batch_size:
+        raise InputError(
+            f"training.accumulate is {training.accumulate}, more than training.batch_size {training.batch_size}; expected at most one piece "
+            "for each image"
+        )
+    if model.lora_rank and not model.pretrained:
+        raise InputError(
+            f"model.lora_rank is {model.lora_rank}, but the weights are random: adapters alone would leave them so; "
+            "set model.pretrained=true or lora_rank 0"
+        )
+    if not parts.n_val and parts.n_trainings == 1 and _fits_on_val(config):
+        raise InputError(
+            "the split has no validation part and only one fold, so calibration and thresholds have no rows to be fitted on; set "
+            "split.val_fraction, a scheme with folds, or calibration.method=none with thresholds of rule fixed"
+        )
+
+
+def _fits_on_val(config: Config) -> bool:
+    return config.calibration.method != "none" or any(threshold.rule != "fixed" for threshold in config.evaluation.thresholds)
+
+
+def check_ladder(rungs: tuple[str, ...], headline: str, *, pretrained: bool, n_seeds: int, has_val: bool) -> None:
+    """Raise InputError for rungs that cannot stand."""
+    n_trained = sum(rung in TRAINED for rung in rungs)
+    problems = {
+        "names no rung; expected main at least": not rungs,
+        f"names a rung twice: {', '.join(rungs)}; expected each once": len(set(rungs)) < len(rungs),
+        "has frozen, which needs pretrained features, but model.pretrained is false; take frozen out, or set model.pretrained=true": (
+            "frozen" in rungs and not pretrained
+        ),
+        "has soup, an average of models that differ in their seed, but ladder.n_seeds is 1; set n_seeds to 3 or so, or take soup out": (
+            "soup" in rungs and n_seeds < 2
+        ),
+        "has soup, whose members are chosen on validation patients, but there are none; set split.val_fraction, or take soup out": (
+            "soup" in rungs and not has_val
+        ),
+        "has ensemble, a mean of trained models, but would hold one; set n_seeds to 2 or more, name a second trained rung, or take it out": (
+            "ensemble" in rungs and (n_trained == 0 or (n_trained == 1 and (n_seeds < 2 or "frozen" in rungs)))
+        ),
+    }
+    for problem, is_there in problems.items():
+        if is_there:
+            raise InputError(f"ladder.rungs {problem}")
+    if headline not in rungs:
+        raise InputError(f"ladder.headline is {headline}, which is not among ladder.rungs ({', '.join(rungs)}); name one of them, or auto")
