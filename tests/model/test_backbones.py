@@ -9,6 +9,7 @@ import safetensors.torch
 import timm
 import torch
 from model_cases import model_plan
+from timm.layers.drop import DropPath
 from torch import nn
 
 from medcnn.errors import InputError
@@ -189,3 +190,33 @@ def test_normalisation_for_grey_is_the_mean_over_colours() -> None:
 def test_normalisation_of_an_unknown_network_is_refused() -> None:
     with pytest.raises(InputError, match="did you mean resnet18"):
         normalisation(model_plan("resnet81"), 1)
+
+
+# ---------------------------------------------------------------- stochastic depth
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_convnext", "resnet18"])
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_stochastic_depth_rises_to_what_was_asked_for(name: str, pretrained: bool, tmp_path: Path) -> None:
+    safetensors.torch.save_file(timm.create_model(name).state_dict(), tmp_path / "w.safetensors")
+    plan = model_plan(name, drop_path=0.3, pretrained=pretrained, weights=tmp_path / "w.safetensors" if pretrained else None)
+    model = build_model(plan, channels=3, n_outputs=2, size_px=64)
+    shares = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(0.3) and len(set(shares)) > 1
+    images = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert not torch.equal(model.train()(images), model(images)), "blocks are left out in training"
+        assert torch.equal(model.eval()(images), model(images)), "and never in prediction"
+
+
+def test_no_stochastic_depth_is_none_at_all() -> None:
+    """timm's Swin has 0.1 of its own accord."""
+    assert max(m.drop_prob for m in timm.create_model("swin_s3_tiny_224").modules() if isinstance(m, DropPath)) > 0
+    model = build_model(model_plan("swin_s3_tiny_224"), channels=3, n_outputs=2, size_px=224)
+    assert {module.drop_prob for module in model.modules() if isinstance(module, DropPath)} <= {0.0}
+
+
+@pytest.mark.parametrize("name", ["vgg11", "densenet121", "simple_cnn", "small_vgg", "fully_connected"])
+def test_networks_without_blocks_to_leave_out_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"model.drop_path is 0.2, but {name} takes no stochastic depth .* set model.drop_path=0"):
+        build_model(model_plan(name, drop_path=0.2), channels=3, n_outputs=2, size_px=64)
