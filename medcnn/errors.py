@@ -9,6 +9,10 @@ class RunError(RuntimeError):
     """The work failed although the input was fine: a full disk, a lost device. Exit code 1."""
 
 
+class Diverged(RunError):
+    """A number of a network is not finite any more."""
+
+
 class MissingExtra(InputError):
     """An optional package is absent; the message names the extra that brings it."""
 
