@@ -39,7 +39,7 @@ def check_split(split: SplitPlan) -> None:
 
 def check_training(config: Config, parts: Parts, model: ModelPlan, training: TrainingPlan) -> None:
     """Raise InputError for a training that lacks what it needs: validation rows, pretrained weights, images in a piece of a step."""
-    needs_val = {"training.select is best": training.select == "best", f"training.patience is {training.patience}": training.patience > 0}
+    needs_val = {f"training.patience is {training.patience}": training.patience > 0, "training.select is best": training.select == "best"}
     for words, needed in needs_val.items():
         if needed and not parts.n_val:
             raise InputError(
