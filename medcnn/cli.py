@@ -1,6 +1,7 @@
 """`medcnn VERB ...`: parse, call, print. Nothing heavy is imported before a verb works."""
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -262,7 +263,12 @@ def _print_headline(metrics: Path) -> None:
 def main() -> None:
     """Run the command line: exit code 2 for what the user can mend, 1 for a failure, 130 after Ctrl-C; no traceback."""
     try:
-        app(standalone_mode=True)
+        if "WORLD_SIZE" in os.environ:  # started by torchrun
+            from medcnn.model.distributed import take_part
+
+            take_part(app)
+        else:
+            app(standalone_mode=True)
     except InputError as error:
         _stop(str(error), 2)
     except RunError as error:

@@ -53,6 +53,7 @@ def take_part(flow: Callable[[], object]) -> None:
     if n_processes() == 1:
         flow()
     elif int(os.environ["RANK"]) == 0:
+        _store()
         try:
             flow()
         finally:
@@ -119,7 +120,8 @@ def _store() -> Store:
     place = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     with _losses_named():
         kept_by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        store = TCPStore(*place, is_master=not kept_by_torchrun and os.environ["RANK"] == "0", timeout=MEETING)
+        keeps_it = not kept_by_torchrun and os.environ["RANK"] == "0"
+        store = TCPStore(*place, None if kept_by_torchrun else n_processes(), is_master=keeps_it, timeout=MEETING)
     return PrefixStore(f"medcnn{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
