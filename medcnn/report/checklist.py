@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from medcnn.report.blocks import Checklist, ChecklistRow, Text
+from medcnn.report.ladder_words import headline_of
 from medcnn.report.numbers import count
 from medcnn.report.reading import Reading
 
@@ -105,6 +106,22 @@ def _ledger(reading: Reading) -> bool:
     return bool(reading.facts.ledger)
 
 
+def _compared(reading: Reading) -> bool:
+    return len(reading.facts.ladder) > 1
+
+
+def _named(reading: Reading) -> bool:
+    return headline_of(reading.facts.ladder) is not None
+
+
+def _averaged(reading: Reading) -> bool:
+    return any((rung.n_models or 0) > 1 for rung in reading.facts.ladder)
+
+
+def _repeated(reading: Reading) -> bool:
+    return any(rung.numbers.single is not None for rung in reading.facts.ladder)
+
+
 ITEMS: dict[str, tuple[Item, ...]] = {
     "Identity and intended use": (
         Item(
@@ -143,10 +160,14 @@ ITEMS: dict[str, tuple[Item, ...]] = {
         Item("methods", "How several images of one patient are handled", "T12d", _intervals),
         Item("methods", "Thresholds: definition, rationale, set beforehand or explored", "T15, S15c", _rules),
         Item("methods", "How often the test set was opened", "project’s choice", _ledger, "absent"),
+        Item("ladder", "How the final model was selected", "T12c, C26", _named),
+        Item("ladder", "Ensembling: how the predictions of several models were joined", "C27", _averaged, "absent"),
+        Item("ladder", "How far chance in training moves the results", "C30; project’s choice", _repeated, "absent"),
         Item("methods", "Sensitivity analyses", "C30, S21", _never),
     ),
     "Performance": (
         Item("discrimination", "AUROC with its interval, and the ROC curve", "V essential; T23a, C38, S31", _metric("auroc")),
+        Item("ladder", "Simpler models on the same rows, one of which sees no disease", "project’s choice", _compared, "absent"),
         Item("calibration", "Calibration plot", "V essential", _curve("calibration_smooth"), "absent"),
         Item(
             "calibration",
@@ -181,6 +202,8 @@ ITEMS: dict[str, tuple[Item, ...]] = {
         Item("provenance", "Limitations: bias, uncertainty, generalisability, fairness", "T25–T26, C40, S33, S35", _never),
         Item("provenance", "What happens to poor or missing input in use", "T27a", _never),
         Item("provenance", "Availability of code, model and data", "T18e–f, T22, C43, S40a", _never),
+        Item("cost", "Time and memory that training and prediction took", "project’s choice", _known("stamps"), "absent"),
+        Item("cost", "Energy and carbon", "project’s choice", _known("energy"), "absent"),
         Item("provenance", "Outputs are stored and can be audited", "S40b", _known("hashes"), "absent"),
         Item(
             "provenance",

@@ -194,6 +194,10 @@ def _partitions(reading: Reading) -> list[Any]:
         rows = [[name, *(cells[k] for _, cells in sizes)] for k, name in enumerate(names)]
         shown = Table(["Part", *(title for title, _ in sizes)], rows, caption, note, numeric=range(1, 1 + len(sizes)))
     notes += facts.split.attrs.get("notes", []) if facts.split is not None else []
+    if facts.split_hash:
+        notes.append(
+            f"The split’s sha256 begins with {short_hash(facts.split_hash)}; runs that share it were trained and tested on the same images."
+        )
     return [shown, *([Text(" ".join(notes), "note")] if notes else []), Text(_disjointness(reading))]
 
 

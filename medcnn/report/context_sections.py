@@ -1,4 +1,4 @@
-"""Sections 10 to 13: subgroups, training, errors, limits and provenance."""
+"""Subgroups, training, errors, limits and provenance."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from medcnn.report.blocks import Code, Details, Editable, Facts, Figures, Galler
 from medcnn.report.charts import slug, training_charts
 from medcnn.report.cohort_sections import author
 from medcnn.report.diagrams import ForestRow, forest_chart
-from medcnn.report.facts import ErrorImage, RunFacts
-from medcnn.report.numbers import NOT_ESTIMABLE, compact, count, date, duration, estimate, fixed, is_known, p_value, threshold
+from medcnn.report.facts import ErrorImage
+from medcnn.report.numbers import NOT_ESTIMABLE, count, estimate, fixed, is_known, p_value, threshold
 from medcnn.report.performance_sections import per_label
 from medcnn.report.reading import Reading
 from medcnn.report.tabulate import cell, size
@@ -24,7 +24,7 @@ SUBGROUP_METRICS = ("auroc", "calibration_slope", "oe_ratio", "sensitivity", "sp
 
 
 def subgroups_section(reading: Reading) -> Section:
-    """10: every key measure by subgroup."""
+    """Every key measure by subgroup."""
     if not reading.results.subsets():
         note = "No subgroups were evaluated. Name covariates in evaluation.by (sex, age, site, scanner ...) to see whether performance holds in each."
         return Section("subgroups", "Subgroups and sites", [Text(note, "note")])
@@ -118,7 +118,7 @@ def _heterogeneity(reading: Reading, label: str) -> list[Any]:
 
 
 def training_section(reading: Reading) -> Section:
-    """11: how training went; what the plan decided and why."""
+    """How training went; what the plan decided and why."""
     facts = reading.facts
     blocks: list[Any] = []
     if facts.history is not None and not facts.history.empty:
@@ -141,7 +141,7 @@ def _value(tree: Any, dotted: str) -> str:
 
 
 def errors_section(reading: Reading) -> Section:
-    """12: the most confident errors, with where the model looked."""
+    """The most confident errors, with where the model looked."""
     errors = reading.facts.errors
     if not errors:
         note = (
@@ -187,7 +187,7 @@ def _data_uri(png: bytes) -> str:
 
 
 def provenance_section(reading: Reading, checklist: Sequence[Any], texts: Sequence[Editable]) -> Section:
-    """13: limits, text for a manuscript, checklist, config, versions, hashes, cost."""
+    """Limits, text for a manuscript, checklist, config, versions, hashes."""
     facts = reading.facts
     blocks: list[Any] = [
         Heading("Ethics, registration, funding"),
@@ -198,8 +198,6 @@ def provenance_section(reading: Reading, checklist: Sequence[Any], texts: Sequen
         *texts,
         Heading("Reporting checklist"),
         *checklist,
-        Heading("Cost"),
-        *_cost(facts),
         Heading("Provenance"),
     ]
     if facts.hashes:
@@ -219,41 +217,3 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_folders(item) for item in value]
     return value.name if isinstance(value, PurePath) else value
-
-
-def _cost(facts: RunFacts) -> list[Any]:
-    blocks: list[Any] = []
-    if facts.stamps:
-        rows = [
-            [
-                stamp.stage,
-                duration(stamp.wall_seconds),
-                duration(stamp.cpu_seconds),
-                f"{stamp.peak_memory_mb:,.0f} MB",
-                date(stamp.finished),
-            ]
-            for stamp in facts.stamps
-        ]
-        total = [
-            "all",
-            duration(sum(s.wall_seconds for s in facts.stamps)),
-            duration(sum(s.cpu_seconds for s in facts.stamps)),
-            f"{max(s.peak_memory_mb for s in facts.stamps):,.0f} MB",
-            "",
-        ]
-        blocks.append(
-            Table(
-                ["Stage", "Time", "CPU time", "Peak memory", "Finished"],
-                [*rows, total],
-                "Cost of each stage",
-                numeric=[1, 2, 3],
-                strong_rows=[len(rows)],
-            )
-        )
-    known = [
-        ("Training time", duration(facts.model.get("training_seconds"))),
-        ("Images per second, predicting", compact(facts.model.get("images_per_second"))),
-    ]
-    pairs = [(term, text) for term, text in known if text != "–"]
-    blocks += [Facts(pairs)] if pairs else []
-    return blocks or [Text(f"Cost: {NOT_ESTIMABLE} from what this report knows.", "note")]

@@ -179,9 +179,14 @@ def _forest_text(x: float, y: float, text: str, *, anchor: str = "start", bold: 
 
 
 def cost_chart(
-    points: Sequence[tuple[str, float, float, float | None, float | None]], *, axis_title: str, id: str, y_title: str = "AUROC"
+    points: Sequence[tuple[str, float, float, float | None, float | None]],
+    *,
+    axis_title: str,
+    id: str,
+    y_title: str = "AUROC",
+    wide: bool = False,
 ) -> Figure:
-    """Quality with its interval against cost (log scale): (name, cost, value, low, high)."""
+    """Quality with its interval against cost (log scale): (name, cost, value, low, high). wide: takes the whole row."""
     costs = np.array([point[1] for point in points], dtype=float)
     low, high = 10 ** np.floor(np.log10(costs.min())), 10 ** np.ceil(np.log10(costs.max() * 1.0001))
     ticks = tuple(float(t) for t in 10 ** np.arange(np.log10(low), np.log10(high) + 0.5))
@@ -189,7 +194,8 @@ def cost_chart(
     canvas = Canvas(
         Axis(float(low), float(high), axis_title, ticks, style="compact", log=True),
         nice_axis(values, y_title),
-        f"{y_title} against {axis_title.lower()}",
+        f"{y_title} against {_inner(axis_title)}",
+        width=700 if wide else 420,
         height=320,
     )
     for series, (name, cost, value, lower, upper) in enumerate(points):
@@ -197,12 +203,35 @@ def cost_chart(
         if lower is not None and upper is not None:
             canvas.whiskers(at, np.array([lower]), np.array([upper]), series=series)
         canvas.dots(
-            at, np.array([value]), [f"{name}: {y_title} {fixed(value)}, {axis_title.lower()} {compact(cost)}"], series=series, radius=5
+            at, np.array([value]), [f"{name}: {y_title} {fixed(value)}, {_inner(axis_title)} {compact(cost)}"], series=series, radius=5
         )
-        right = float(canvas.px([cost])[0]) > canvas.width * 0.6
-        canvas.text(cost, value, name, anchor="end" if right else "start", shift=(-9 if right else 9, 4))
+    for (name, cost, value, _, _), (right, down) in zip(points, _label_places(canvas, points), strict=True):
+        canvas.text(cost, value, name, anchor="end" if right else "start", shift=(-9 if right else 9, 4 + down))
     numbers = pd.DataFrame(points, columns=["name", "cost", "value", "low", "high"])
-    return Figure(id, canvas.title, canvas.render(legend="none"), "", numbers)
+    return Figure(id, canvas.title, canvas.render(legend="none"), "", numbers, span=2 if wide else 1)
+
+
+def _inner(title: str) -> str:
+    """A title within a sentence; an abbreviation keeps its capitals."""
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
+
+
+def _label_places(canvas: Canvas, points: Sequence[tuple[str, float, float, float | None, float | None]]) -> list[tuple[bool, float]]:
+    """For each point: whether its name stands to its left, and how far down it is moved so that no two names touch."""
+    line, letter = 13.0, 6.2
+    at = [(float(canvas.px([point[1]])[0]), float(canvas.py([point[2]])[0])) for point in points]
+    places: list[tuple[bool, float]] = [(False, 0.0)] * len(points)
+    taken: list[tuple[float, float, float]] = []
+    for number in sorted(range(len(points)), key=lambda number: at[number][1]):
+        x, y = at[number]
+        right, width = x > canvas.width * 0.6, letter * len(points[number][0]) + 9
+        left, end = (x - width, x) if right else (x, x + width)
+        for start, stop, height in sorted(taken, key=lambda box: box[2]):
+            if start < end and left < stop and abs(y - height) < line:
+                y = height + line
+        taken.append((left, end, y))
+        places[number] = (right, y - at[number][1])
+    return places
 
 
 def confusion_chart(matrix: pd.DataFrame, *, id: str, title: str) -> Figure:

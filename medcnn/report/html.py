@@ -14,8 +14,10 @@ from medcnn.report.charts import calibration_chart, decision_chart, roc_chart
 from medcnn.report.checklist import checklist_blocks
 from medcnn.report.cohort_sections import data_section, identity_section, methods_section, reference_section
 from medcnn.report.context_sections import errors_section, provenance_section, subgroups_section, training_section
+from medcnn.report.cost_section import cost_section
 from medcnn.report.decision_sections import classification_section, utility_section
 from medcnn.report.facts import RunFacts
+from medcnn.report.ladder_sections import ladder_section
 from medcnn.report.numbers import date
 from medcnn.report.performance_sections import (
     calibration_section,
@@ -48,7 +50,7 @@ def render_page(*, title: str, authors: str, kicker: str, summary: Summary, sect
 
 
 def report_sections(reading: Reading) -> list[Section]:
-    """The thirteen sections of a run's report, in the order of the reporting guidance."""
+    """The sections of a run's report, in the order of the reporting guidance; the ladder only where there is one."""
     methods, results = methods_paragraph(reading), results_paragraph(reading)
     return [
         identity_section(reading),
@@ -58,11 +60,13 @@ def report_sections(reading: Reading) -> list[Section]:
         discrimination_section(reading),
         calibration_section(reading),
         overall_section(reading),
+        *([ladder_section(reading)] if reading.facts.ladder else []),
         classification_section(reading),
         utility_section(reading),
         subgroups_section(reading),
         training_section(reading),
         errors_section(reading),
+        cost_section(reading),
         provenance_section(reading, checklist_blocks(reading), [methods, results]),
     ]
 

@@ -1,6 +1,7 @@
 """A paragraph of methods and one of results, from the run's own facts, ready to edit into a manuscript."""
 
 from medcnn.report.blocks import Editable
+from medcnn.report.ladder_words import ladder_methods, ladder_results
 from medcnn.report.lookup import Results
 from medcnn.report.numbers import (
     compact,
@@ -23,6 +24,12 @@ from medcnn.tables import Record
 
 MANY_LABELS = 6
 PURPOSES = {"train": "training", "val": "tuning", "test": "testing"}
+IMBALANCE = {
+    "loss_weights": "weights in the loss",
+    "class_balanced": "weights in the loss by the effective number of images",
+    "logit_adjusted": "class shares added to the scores in the loss",
+    "oversample": "oversampling",
+}
 MEASURE_WORDS = {
     "calibration_intercept": "calibration intercept",
     "calibration_slope": "calibration slope",
@@ -39,6 +46,7 @@ def methods_paragraph(reading: Reading) -> Editable:
         *_cohort_sentences(reading),
         *_model_sentences(reading),
         *_split_sentences(reading),
+        ladder_methods(reading.facts),
         *_measure_sentences(reading),
         _software_sentence(reading),
     ]
@@ -83,7 +91,7 @@ def _model_sentences(reading: Reading) -> list[str]:
             f" batches of {training.batch_size}, peak learning rate {training.learning_rate:g} with warm-up and cosine decay (seed {plan.seed})."
         )
         if training.imbalance != "none":
-            words = {"loss_weights": "weights in the loss", "oversample": "oversampling"}[training.imbalance]
+            words = IMBALANCE[training.imbalance]
             sentences.append(
                 f"Class imbalance was met with {words}; probabilities were shifted back to the training prevalence afterwards."
             )
@@ -145,6 +153,7 @@ def results_paragraph(reading: Reading) -> Editable:
         sentences += [_average_sentence(results), *(_short_label(reading, label) for label in results.labels[:MANY_LABELS])]
         if len(results.labels) > MANY_LABELS:
             sentences.append(f"The other {len(results.labels) - MANY_LABELS} labels are in the table.")
+    sentences.append(ladder_results(reading.facts))
     return Editable("Results", " ".join(sentence for sentence in sentences if sentence))
 
 

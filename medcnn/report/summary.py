@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from medcnn.report.blocks import Figure, Table
 from medcnn.report.facts import RunFacts
+from medcnn.report.ladder_words import shortcut_alert
 from medcnn.report.lookup import Results
 from medcnn.report.numbers import NOT_ESTIMABLE, count, interval, is_known, method_title, metric_value, threshold
 from medcnn.report.reading import Reading
@@ -29,7 +30,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Summary:
-    """The first page."""
+    """The first page. alert: what a reader must know before the first number."""
 
     lead: str
     tiles: Sequence[Tile]
@@ -38,6 +39,7 @@ class Summary:
     cautions: Sequence[Caution]
     n_more: int = 0
     claims: Sequence[str] = ()
+    alert: str = ""
 
 
 def summarise(reading: Reading, figures: Sequence[Figure]) -> Summary:
@@ -49,7 +51,13 @@ def summarise(reading: Reading, figures: Sequence[Figure]) -> Summary:
     table = label_table(results) if len(results.labels) > 1 else None
     found = cautions(facts, results)
     return Summary(
-        lead(facts, results), tiles, [table] if table else [], figures, found[:MOST_CAUTIONS], max(len(found) - MOST_CAUTIONS, 0)
+        lead(facts, results),
+        tiles,
+        [table] if table else [],
+        figures,
+        found[:MOST_CAUTIONS],
+        max(len(found) - MOST_CAUTIONS, 0),
+        alert=shortcut_alert(facts),
     )
 
 

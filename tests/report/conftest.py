@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from medcnn.config import Config, EvaluationConfig, ThresholdConfig
 from medcnn.config_file import build_config
 from medcnn.evaluation.assessment import assess
 from medcnn.evaluation.comparison import compare_models, comparison_sentences
+from medcnn.evaluation.ladder import SingleModels, ladder_numbers
 from medcnn.plan import Plan
-from medcnn.report.facts import ComparisonFacts, ErrorImage, ModelFacts, OperatingPoint, RunFacts
+from medcnn.report.facts import ComparisonFacts, ErrorImage, ModelFacts, OperatingPoint, RunFacts, RungFacts
 from medcnn.tables import Task, check_predictions
 
 THRESHOLD = 0.42
@@ -115,10 +117,44 @@ def make_facts(
     if rich:
         known |= {
             **rich_facts(labels),
+            "ladder": make_ladder(frame, labels, config, exclusive=exclusive),
+            "split_hash": "e" * 64,
             "plan": make_plan(labels, exclusive=exclusive),
             "config": make_config(config, population="Adults with suspected pneumonia, one hospital, 2019 to 2021."),
         }
     return RunFacts(**{**known, **changes})
+
+
+MODELS = {"frozen": (5, 3.4e6, 35.0), "simple_cnn": (5, 1.0e5, 410.0), "main": (10, 3.4e6, 5200.0), "ensemble": (20, 3.4e6, 5645.0)}
+
+
+def make_ladder(frame: pd.DataFrame, labels: Sequence[str], config: EvaluationConfig, *, exclusive: bool) -> list[RungFacts]:
+    """Rungs that see the truth through less and less noise; ensemble is the headline and has the frame's own probabilities."""
+    rng = np.random.default_rng(11)
+    columns = [f"p_{label}" for label in labels]
+    p = frame[columns].to_numpy()
+    tables = {"prevalence": frame.copy()}
+    tables["prevalence"][columns] = 1 / len(labels) if exclusive else 0.4
+    for name, noise in (("shortcuts", 5.0), ("frozen", 1.6), ("simple_cnn", 1.3), ("main", 0.35), ("ensemble", 0.0)):
+        odds = np.log(p) - np.log1p(-p) + rng.normal(0, 1, p.shape) * noise
+        shaken = np.exp(odds) / np.exp(odds).sum(axis=1, keepdims=True) if exclusive else 1 / (1 + np.exp(-odds))
+        tables[name] = frame.copy()
+        tables[name][columns] = shaken if noise else p
+    task = task_of(labels, exclusive=exclusive)
+    single = SingleModels(mean=0.91, sd=0.008, n=5)
+    numbers = ladder_numbers(tables, config, task=task, headline="ensemble")
+    return [
+        RungFacts(
+            name=found.rung,
+            numbers=replace(found, single=single if found.rung == "main" else None),
+            model={"simple_cnn": "simple_cnn", "main": "tf_efficientnet_lite0", "frozen": "tf_efficientnet_lite0"}.get(found.rung, ""),
+            n_models=MODELS.get(found.rung, (0, None, 0.0))[0],
+            n_parameters=MODELS.get(found.rung, (0, None, 0.0))[1],
+            cpu_seconds=MODELS.get(found.rung, (0, None, 0.0))[2],
+            images_per_second=210.0 if found.rung in MODELS else None,
+        )
+        for found in numbers
+    ]
 
 
 def make_comparison(labels: Sequence[str] = ("pneumonia",), *, n: int = 400, n_models: int = 2, **changes: Any) -> ComparisonFacts:

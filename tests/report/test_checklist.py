@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from medcnn.report.checklist import ITEMS, fill_checklist
-from medcnn.report.facts import RunFacts
+from medcnn.report.facts import Energy, RunFacts
 from medcnn.report.html import report_sections
 from medcnn.report.reading import read_facts
 
@@ -47,6 +47,12 @@ def test_a_run_states_what_it_knows(facts_of: Facts) -> None:
         ({"errors": ()}, "Errors, with examples", "author"),
         ({"errors": ()}, "Saliency only with its validation", "stated"),
         ({"external": True}, "Performance elsewhere: external testing, or why not", "stated"),
+        ({"ladder": ()}, "How the final model was selected", "author"),
+        ({"ladder": ()}, "Ensembling: how the predictions of several models were joined", "absent"),
+        ({"ladder": ()}, "How far chance in training moves the results", "absent"),
+        ({"ladder": ()}, "Simpler models on the same rows, one of which sees no disease", "absent"),
+        ({"stamps": ()}, "Time and memory that training and prediction took", "absent"),
+        ({"energy": Energy(watt_hours=5.0)}, "Energy and carbon", "stated"),
         ({"model": {}}, "Model, its version and the origin of its weights", "author"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from medcnn.report.blocks import Text
 from medcnn.report.cohort_sections import _part_boxes, data_section
 from medcnn.report.facts import RunFacts
 from medcnn.report.prose import methods_paragraph
@@ -82,3 +83,13 @@ def test_only_the_first_repeat_is_listed(facts_of: Facts) -> None:
     said = words_of(dealt(facts_of(), ["train", "test"], [80, 20], 10, scheme="kfold", n_repeats=2))
     assert "Fold 4, training" in said and "Fold 5" not in said
     assert "the folds of the first repeat; counts.csv has them all" in said
+
+
+def test_the_split_is_named_by_its_hash(facts_of: Facts) -> None:
+    facts = replace(facts_of(), split_hash="0123456789abcdef" * 4)
+
+    def said(shown: RunFacts) -> str:
+        return " ".join(block.text for block in data_section(read_facts(shown)).blocks if isinstance(block, Text))
+
+    assert "sha256 begins with 0123456789ab; runs that share it" in said(facts)
+    assert "sha256" not in said(replace(facts, split_hash=""))
