@@ -1,0 +1,93 @@
+"""Whole ladders on tiny images: what each rung leaves behind, that the headline is what was promised, and that executors agree."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medcnn.artifact import file_digest
+from medcnn.tables import read_table
+from pipelines.finetune import finetune
+from tests.pipelines.conftest import tiny_config
+
+RUNGS = ["prevalence", "shortcuts", "simple_cnn", "main", "ensemble"]
+LADDER = {"rungs": RUNGS, "n_seeds": 2}
+TRAINING = {"epochs": 1, "select": "last"}
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished ladder: three folds beside a test part, two seeds."""
+    config = tiny_config(
+        ladder=LADDER, model={"name": "small_vgg"}, split={"scheme": "kfold_holdout", "n_folds": 3, "val_fraction": 0}, training=TRAINING
+    )
+    return finetune(config, tmp_path_factory.mktemp("ladder") / "run", quiet=True).folder
+
+
+def test_each_rung_predicts_the_same_rows(climbed: Path) -> None:
+    tables = [read_table(climbed / "predict" / rung / "predictions.parquet") for rung in RUNGS]
+    split = read_table(climbed / "cohort/split/split.parquet")
+    for table in tables:
+        pd.testing.assert_frame_equal(table[["image_id", "part", "fold", "y_nodule"]], tables[0][["image_id", "part", "fold", "y_nodule"]])
+    assert set(tables[0].loc[tables[0]["part"] == "test", "image_id"]) == set(split.loc[split["part"] == "test", "image_id"])
+    assert not tables[0].duplicated(["image_id", "part"]).any()
+
+
+def test_a_test_row_is_the_mean_of_its_models(climbed: Path) -> None:
+    for rung in ("simple_cnn", "main"):
+        members = read_table(climbed / "predict" / rung / "members.parquet")
+        mean = read_table(climbed / "predict" / rung / "predictions.parquet").query("part == 'test'").set_index("image_id")["p_nodule"]
+        by_hand = members.query("part == 'test'").groupby("image_id")["p_nodule"]
+        assert set(by_hand.size()) == {6}  # three folds, two seeds
+        np.testing.assert_allclose(by_hand.mean()[mean.index], mean, atol=1e-12)
+
+
+def test_the_ensemble_is_the_mean_of_the_trained_rungs(climbed: Path) -> None:
+    p = {rung: read_table(climbed / "predict" / rung / "predictions.parquet")["p_nodule"] for rung in RUNGS}
+    np.testing.assert_allclose(p["ensemble"], (p["simple_cnn"] + p["main"]) / 2, atol=1e-12)
+
+
+def test_the_headline_is_the_last_rung_and_its_numbers_are_the_runs(climbed: Path) -> None:
+    found = json.loads((climbed / "ladder/ladder.json").read_text())
+    assert [rung["rung"] for rung in found["rungs"]] == RUNGS
+    stated = next(record for record in json.loads((climbed / "metrics.json").read_text()) if record["metric"] == "auroc")
+    assert found["rungs"][-1]["auroc"]["value"] == pytest.approx(stated["value"], abs=1e-12)
+    assert found["rungs"][0]["auroc"]["value"] == 0.5
+    assert found["selection"]["best"] in {"simple_cnn", "main", "ensemble"}
+
+
+def test_new_images_are_predicted_by_all_of_them(climbed: Path, tmp_path: Path) -> None:
+    from medcnn.inference import predict_new
+    from medcnn.runs import reopen_run
+
+    table = read_table(climbed / "predictions.parquet").query("part == 'test'")
+    manifest = read_table(climbed / "cohort/audit/manifest.parquet").set_index("image_id")
+    pixels = np.load(climbed / "cohort/cache/images.npy")
+    index = list(read_table(climbed / "cohort/cache/index.parquet")["image_id"])
+    chosen = table["image_id"].iloc[:5]
+    assert set(chosen) <= set(manifest.index)
+    np.savez(tmp_path / "new.npz", images=np.stack([pixels[index.index(image)] for image in chosen]))
+    found = predict_new(reopen_run(climbed), [tmp_path / "new.npz"])
+    np.testing.assert_allclose(found["p_nodule"], table.set_index("image_id").loc[chosen, "p_nodule"], atol=1e-6)
+
+
+def test_models_trained_side_by_side_are_the_same(climbed: Path, tmp_path: Path) -> None:
+    sections = {"ladder": LADDER, "model": {"name": "small_vgg"}, "split": {"scheme": "kfold_holdout", "n_folds": 3, "val_fraction": 0}}
+    beside = finetune(tiny_config(**sections, training=TRAINING, jobs=2), tmp_path / "run", quiet=True).folder
+    names = [path.relative_to(climbed) for path in sorted(climbed.glob("train/*/*/weights.safetensors"))]
+    assert len(names) == 12
+    for name in [*names, "predictions.parquet", "metrics.json"]:
+        assert file_digest(beside / name) == file_digest(climbed / name), name
+
+
+@pytest.mark.parametrize("n_repeats", [1, 2])
+def test_out_of_fold_predictions_cover_everybody_once(n_repeats: int, tmp_path: Path) -> None:
+    split = {"scheme": "kfold", "n_folds": 2, "n_repeats": n_repeats, "val_fraction": 0}
+    config = tiny_config(ladder={"rungs": ["prevalence", "main"]}, split=split, training=TRAINING)
+    run = finetune(config, tmp_path / "run", quiet=True).folder
+    table = read_table(run / "predictions.parquet")
+    assert set(table["part"]) == {"test"}
+    assert sorted(table["image_id"]) == sorted(read_table(run / "cohort/audit/manifest.parquet")["image_id"])
+    assert len(list(run.glob("train/main/*/weights.safetensors"))) == 2 * n_repeats
