@@ -113,7 +113,7 @@ class TrainingConfig(Section):
     freeze_backbone: bool = Field(False, description="Never train the backbone")
     loss: Literal["auto", "cross_entropy", "focal", "asymmetric", "ordinal"] = Field(
         "auto",
-        description="focal: easy images count less; asymmetric: easy negatives of a multi-label task count less; ordinal: CORN, for classes in their order",
+        description="focal: easy images count less; asymmetric: easy negatives of a multi-label task count less; ordinal: CORN, for classes whose order in data.classes means something",
     )
     focal_gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="focal, asymmetric: how fast easy images lose weight")
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | Auto = Field(
