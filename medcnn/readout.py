@@ -71,7 +71,7 @@ def stated_points(calibrator: Calibrator, level: str) -> list[OperatingPoint]:
             label=label,
             threshold=sum(values) / len(values),
             rule=rule if value is None or rule == "fixed" else f"{rule} {value:g}",
-            chosen_on="" if rule == "fixed" else "validation rows" + (f" of {len(values)} folds, their mean" if len(values) > 1 else ""),
+            chosen_on="" if rule == "fixed" else calibrator.fitted_on + (f", mean of {len(values)} folds" if len({*values}) > 1 else ""),
         )
         for (label, rule, value), values in folds.items()
     ]
@@ -87,7 +87,7 @@ def recalibration_info(calibrator: Calibrator) -> dict[str, Any]:
         for fold, parts in maps.items()
         for name, part in parts.items()
     }
-    return {"method": calibrator.method, "requested": calibrator.requested, "fitted_on": "validation rows", "parameters": parameters}
+    return {"method": calibrator.method, "requested": calibrator.requested, "fitted_on": calibrator.fitted_on, "parameters": parameters}
 
 
 def model_facts(members: Mapping[Member, Path], decided: Plan, predicted: Path) -> dict[str, Any]:
