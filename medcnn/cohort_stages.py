@@ -65,12 +65,14 @@ def require_sound(run: Run, audited: Path) -> None:
 
 
 def fingerprint(run: Run, audited: Path) -> Path:
-    """Manifest to `fingerprint.json`."""
+    """Manifest, and a sample of its images, to `fingerprint.json`."""
     from medcnn.data.fingerprint import fingerprint
+    from medcnn.data.ingest import row_reader
 
     def work(draft: Path) -> None:
         manifest = read_table(audited / "manifest.parquet")
-        write_json(fingerprint(manifest, task=run.config.task), draft / "fingerprint.json")
+        found = fingerprint(manifest, task=run.config.task, read=row_reader(run.config.data), progress=run.progress)
+        write_json(found, draft / "fingerprint.json")
 
     return do_stage(run, "fingerprint", work, settings={"task": run.config.task}, inputs={"audit": audited})
 

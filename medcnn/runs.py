@@ -28,7 +28,7 @@ PLANNING = ("rules", "rules_split", "rules_image", "rules_model", "rules_trainin
 ROOMS = {
     "ingest": ("tables", "data"),
     "audit": ("tables", "data"),
-    "fingerprint": ("data/fingerprint",),
+    "fingerprint": ("data/fingerprint", "data/intensity"),
     "split": ("data/split", "data/split_folds", "data/split_given", "data/split_units", "data/stratification"),
     "cache": ("data/cache", "data/images", "data/formats", "data/arrays", "data/dicom", "data/dicom_display", "data/phantom"),
     "shortcuts": ("data", "evaluation"),

@@ -1,20 +1,25 @@
-"""What a cohort is, from its manifest alone: the facts from which the plan is made."""
+"""What a cohort is, from its manifest and a sample of its images: the facts from which the plan is made."""
 
 import numpy as np
 import pandas as pd
 
 from medcnn.cohort import Fingerprint
+from medcnn.data.intensity import Reader, intensity_statistics
 from medcnn.errors import InputError
+from medcnn.progress import Progress, silent
 from medcnn.section import Auto
 from medcnn.tables import Task, infer_task, label_matrix, label_names
 
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 
-def fingerprint(manifest: pd.DataFrame, *, task: Task | Auto = "auto") -> Fingerprint:
-    """Counts, prevalence and sizes of a checked manifest; no image is read.
+def fingerprint(
+    manifest: pd.DataFrame, *, task: Task | Auto = "auto", read: Reader | None = None, progress: Progress = silent
+) -> Fingerprint:
+    """Counts, prevalence and sizes of a checked manifest, and the grey values of a few hundred of its images.
 
-    Raises InputError when the task that was asked for does not fit the labels.
+    read(path, frame): uint8 pixels of a row; None: no image is read, and intensity stays blank. scanners are counted by
+    the covariate scanner, else manufacturer. Raises InputError when the task that was asked for does not fit the labels.
     """
     labels = tuple(label_names(manifest))
     y = label_matrix(manifest, labels)
@@ -37,8 +42,18 @@ def fingerprint(manifest: pd.DataFrame, *, task: Task | Auto = "auto") -> Finger
         sites=_counts(manifest, "site"),
         parts=_counts(manifest, "given_part"),
         n_bytes=int(manifest["n_bytes"].sum()) if "n_bytes" in manifest else 0,
-        extra={"n_given_fold": int(manifest["given_fold"].notna().sum()) if "given_fold" in manifest else 0},
+        scanners=_counts(manifest, "scanner") or _counts(manifest, "manufacturer"),
+        photometric=_counts(manifest, "photometric"),
+        intensity=intensity_statistics(manifest, read, progress=progress) if read else {},
+        extra=_given_folds(manifest),
     )
+
+
+def _given_folds(manifest: pd.DataFrame) -> dict[str, int]:
+    """How many images have a given fold, and how many folds there are."""
+    if "given_fold" not in manifest:
+        return {"n_given_fold": 0}
+    return {"n_given_fold": int(manifest["given_fold"].notna().sum()), "n_folds": int(manifest["given_fold"].nunique())}
 
 
 def _resolve(task: Task | Auto, y: np.ndarray) -> Task:

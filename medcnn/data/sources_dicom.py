@@ -25,7 +25,7 @@ from medcnn.errors import InputError
 from medcnn.section import Auto
 from medcnn.tables import Task
 
-COVARIATES = ("modality", "view", "laterality", "manufacturer", "scanner", "sex", "age_years", "burned_in", "sop_class")
+COVARIATES = ("modality", "view", "laterality", "manufacturer", "scanner", "sex", "age_years", "burned_in", "photometric", "sop_class")
 
 IDENTITIES = (
     "PatientID",

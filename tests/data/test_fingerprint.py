@@ -1,5 +1,6 @@
 """The fingerprint of a small manifest, counted by hand; tasks that do not fit; a large manifest in no time."""
 
+import json
 import time
 
 import numpy as np
@@ -58,7 +59,28 @@ def test_what_a_source_does_not_know_is_empty():
     found = fingerprint(manifest())
     assert found.sites == found.parts == {}
     assert found.n_bytes == found.extra["n_given_fold"] == 0
-    assert fingerprint(manifest(given_fold=[0, 1, None, 0, 1, 0])).extra["n_given_fold"] == 5
+    assert fingerprint(manifest(given_fold=[0, 1, None, 0, 1, 0])).extra == {"n_given_fold": 5, "n_folds": 2}
+
+
+def test_scanners_polarity_and_grey_values_are_those_of_the_images():
+    pixels = {"x": np.full((4, 4), 60, np.uint8)}
+    table = manifest(scanner=["s", "s", "t", None, "t", "t"], manufacturer="m", photometric=["MONOCHROME1"] + ["MONOCHROME2"] * 5)
+    found = fingerprint(table, read=lambda path, _: pixels[path])
+    assert found.scanners == {"s": 2, "t": 3}
+    assert found.photometric == {"MONOCHROME1": 1, "MONOCHROME2": 5}
+    assert (found.intensity["n_images"], found.intensity["mean"], found.intensity["sd"]) == (6, 60, 0)
+    assert fingerprint(manifest(manufacturer="m")).scanners == {"m": 6}
+    unread = fingerprint(manifest())
+    assert unread.scanners == unread.photometric == unread.intensity == {}
+
+
+def test_what_an_older_version_wrote_is_read(tmp_path):
+    write_json(fingerprint(manifest()), tmp_path / "fingerprint.json")
+    tree = json.loads((tmp_path / "fingerprint.json").read_text())
+    for new in ("scanners", "photometric", "intensity"):
+        del tree[new]
+    (tmp_path / "fingerprint.json").write_text(json.dumps(tree))
+    assert read_fingerprint(tmp_path / "fingerprint.json") == fingerprint(manifest())
 
 
 def test_it_survives_its_file(tmp_path):

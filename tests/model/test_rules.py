@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
+from plan_cases import CPU, GIVEN_PARTS, GPU, cohort, config, plan
 
 from medcnn.model.machine import Measured
 from medcnn.model.rules import GIVEN
 from medcnn.plan import plan_text
-from tests.model.plan_cases import CPU, GIVEN_PARTS, GPU, cohort, config, plan
 
 SECTIONS = ("split", "image", "augment", "model", "training", "ladder", "prediction")
 

@@ -1,9 +1,9 @@
 """Each combination that cannot be is refused with what came and what to do; its nearest neighbour is not."""
 
 import pytest
+from plan_cases import cohort, plan
 
 from medcnn.errors import InputError
-from tests.model.plan_cases import cohort, plan
 
 TWO_SITES = {"sites": {"A": 2500, "B": 2500}}
 NO_FIT = {"calibration": {"method": "none"}, "evaluation": {"thresholds": [{"rule": "fixed", "value": 0.5}]}}

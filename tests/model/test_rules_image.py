@@ -1,8 +1,7 @@
 """Each rule on the image at both sides of where it turns."""
 
 import pytest
-
-from tests.model.plan_cases import CPU, GPU, cohort, plan, quantiles
+from plan_cases import CPU, GPU, cohort, plan, quantiles
 
 
 @pytest.mark.parametrize(

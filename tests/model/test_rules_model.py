@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import timm
+from plan_cases import CPU, GPU, cohort, plan
 
 from medcnn.model.backbones import OWN_MODELS
 from medcnn.model.rules_model import OWN_NETWORKS, is_transformer
-from tests.model.plan_cases import CPU, GPU, cohort, plan
 
 
 @pytest.mark.parametrize(

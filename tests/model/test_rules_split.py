@@ -1,12 +1,12 @@
 """How patients are dealt, and how many images each training then has."""
 
 import pytest
+from plan_cases import GIVEN_PARTS, cohort, plan
 
 from medcnn.config import SplitConfig
 from medcnn.errors import InputError
 from medcnn.model.rules_split import expected_parts, scheme, val_fraction
 from medcnn.plan import SplitPlan
-from tests.model.plan_cases import GIVEN_PARTS, cohort, plan
 
 
 def chosen(found, **asked):

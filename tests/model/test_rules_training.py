@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
+from plan_cases import CPU, FAST_CPU, GIVEN_PARTS, GPU, cohort, plan
 
 from medcnn.errors import InputError
 from medcnn.model.machine import Measured
-from tests.model.plan_cases import CPU, FAST_CPU, GIVEN_PARTS, GPU, cohort, plan
 
 OWN = {"model": {"name": "simple_cnn"}}
 HOLDOUT = {"scheme": "holdout", "val_fraction": 0.1, "test_fraction": 0.1}
