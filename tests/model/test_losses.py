@@ -185,6 +185,14 @@ def test_a_batch_in_pieces_has_the_same_loss(task: Task, loss: Loss) -> None:
     torch.testing.assert_close(objective(outputs, y), total / sum(objective.n_terms(y[piece]) for piece in pieces))
 
 
+def test_the_plan_is_followed() -> None:
+    outputs, y, _ = example("multiclass", "focal")
+    balanced = balance(y.double().numpy(), "multiclass", "none")
+    planned = make_objective(training_plan(loss="focal", focal_gamma=0.7, label_smoothing=0.1), "multiclass", balanced, torch.device("cpu"))
+    expected = Objective(task="multiclass", weights=torch.ones(3), loss="focal", gamma=0.7, smoothing=0.1)
+    assert torch.equal(planned(outputs, y), expected(outputs, y))
+
+
 # ---------------------------------------------------------------- targets
 
 
@@ -304,8 +312,11 @@ def test_predicted_prevalence_is_the_cohorts_whatever_the_recipe(task: Task, los
     y = {"binary": (fifths == 0)[:, None], "multilabel": np.column_stack([fifths == 0, fifths < 3])}.get(
         task, one_hot((fifths - 2).clip(0), 3)
     )
-    plan = training_plan(epochs=8, learning_rate=0.001, loss=loss, imbalance=imbalance, select="last", freeze_backbone=True)
+    plan = training_plan(
+        epochs=8, learning_rate=0.001, loss=loss, focal_gamma=1.5, imbalance=imbalance, select="last", freeze_backbone=True
+    )
     model, result = trained(images, y.astype(np.float64), task, plan)
+    assert (result.signature.loss, result.signature.focal_gamma) == (loss, 1.5)
     _, p = predict(model, Arrays(images), np.arange(400), card=result.signature, device="cpu")
     np.testing.assert_allclose(p.mean(axis=0), y.mean(axis=0), atol=0.05)
 
