@@ -105,7 +105,7 @@ def model_facts(members: Mapping[Member, Path], decided: Plan, predicted: Path) 
         "multiply_adds": sum(card["n_multiply_adds"] for card in first),
         "input_size_px": decided.image.size_px,
         "weights": ", ".join(sorted({card["initial_weights"] for card in first})),
-        "training_seconds": sum(card["training_seconds"] for card in cards.values()),
+        "training_seconds": sum(read_cost(folder)["training_seconds"] for folder in members.values()),
         "images_per_second": read_cost(predicted)["images_per_second"],
     }
 

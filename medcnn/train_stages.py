@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medcnn.artifact import COST_FILE, file_digest
+from medcnn.artifact import COST_FILE, file_digest, write_file
 from medcnn.config import Loss, Rung
 from medcnn.evaluation.baseline import predict_prevalence
 from medcnn.evaluation.ensemble import combine
@@ -17,6 +17,7 @@ from medcnn.evaluation.recalibration import log_odds_of
 from medcnn.executors import gather
 from medcnn.members import MEMBER_TABLE, Member, plan_of, planned_members, trained_rungs, write_members
 from medcnn.plan import Plan, read_plan
+from medcnn.progress import Progress, silent
 from medcnn.runs import Run, do_stage, reopen_run
 from medcnn.tables import PREDICTION_COLUMNS, label_matrix, read_table, write_table
 
@@ -83,20 +84,50 @@ def train_member(run: Run, member: Member, inputs: Inputs) -> Path:
 
 
 def _fit_network(run: Run, member: Member, draft: Path, decided: Plan, inputs: Inputs) -> None:
-    from medcnn.data.augment import AugmentedImages, build_augmentation
+    from medcnn.model.card import is_saved
+    from medcnn.model.checkpoint import remove_checkpoint
+    from medcnn.model.distributed import together
+
+    if is_saved(draft):  # it was stopped between the model and the stamp
+        return remove_checkpoint(draft)
+    model, result = together(_fit_member, member, draft, decided, dict(inputs), run.progress)
+    _save(draft, model, result, decided, member)
+    return remove_checkpoint(draft)  # only now: a kill before costs no epoch
+
+
+def _fit_member(member: Member, draft: Path, decided: Plan, inputs: Inputs, progress: Progress) -> tuple[Any, Any]:
+    """What every process of torchrun does, each with its share of the images; checkpoints go into the draft."""
     from medcnn.data.cache import open_cache
-    from medcnn.model.training import train
 
     cached = open_cache(inputs["cache"])
     y, rows, _ = _targets(inputs, cached, decided, member.fold)
+    return fit_network(decided, cached.images, y, rows, seed=member.seed(decided), checkpoint_dir=draft, progress=progress)
+
+
+def fit_network(
+    decided: Plan,
+    pixels: np.ndarray,
+    y: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    *,
+    seed: int,
+    checkpoint_dir: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[Any, Any]:
+    """Train the planned network on some rows of a cache: the model with its chosen weights, and the TrainingResult.
+
+    pixels: uint8 (N, H, W, C). y: float (N, n_labels), 0/1/NaN. rows: int, train and val; no other row is read.
+    """
+    from medcnn.data.augment import AugmentedImages, build_augmentation
+    from medcnn.model.training import train
+
     augmentation = build_augmentation(decided.augment, size_px=decided.image.size_px, channels=decided.image.channels)
-    seed = member.seed(decided)
     model, signature = _fresh_model(decided, seed, decided.training.loss)
     result = train(
-        model, AugmentedImages(cached.images, augmentation, seed), y, rows_train=rows["train"], rows_val=rows["val"], task=decided.task,
-        plan=decided.training, mean=signature.mean, std=signature.std, seed=seed, checkpoint_dir=draft, progress=run.progress,
+        model, AugmentedImages(pixels, augmentation, seed), y, rows_train=rows["train"], rows_val=rows["val"], task=decided.task,
+        plan=decided.training, mean=signature.mean, std=signature.std, seed=seed, checkpoint_dir=checkpoint_dir, progress=progress,
     )  # fmt: skip
-    _save(draft, model, result, decided, member)
+    return model, result
 
 
 def _fit_frozen(run: Run, member: Member, draft: Path, decided: Plan, inputs: Inputs) -> None:  # noqa: ARG001 - as _fit_network
@@ -126,10 +157,12 @@ def _fresh_model(decided: Plan, seed: int, loss: Loss) -> tuple[Any, Any]:
 
 
 def _save(draft: Path, model: Any, result: Any, decided: Plan, member: Member) -> None:
-    from medcnn.model.card import make_card, save_model
+    from medcnn.model.card import make_card, save_cost, save_model
 
     seed = member.seed(decided)
-    result.history.assign(rung=member.rung, fold=member.fold, seed=seed).to_csv(draft / "history.csv", index=False)
+    history = result.history.assign(rung=member.rung, fold=member.fold, seed=seed)
+    write_file(draft / "history.csv", history.to_csv(index=False).encode())
+    save_cost(draft, result)
     save_model(draft, model, make_card(decided, result, model, fold=member.fold, seed=seed))
 
 
@@ -202,8 +235,8 @@ def _predict_member(run: Run, member: Member, folder: Path, decided: Plan, input
     views = decided.prediction.n_views
     augmentation = build_augmentation(plan.augment, size_px=plan.image.size_px, channels=plan.image.channels) if views > 1 else None
     logits, probabilities = predict(
-        model, AugmentedImages(cached.images, augmentation, decided.seed), cached.rows(wanted["image_id"]), card=card,
-        device=plan.training.device, precision=plan.training.precision,
+        model, AugmentedImages(cached.images, augmentation, decided.seed), cached.rows(wanted["image_id"]), card=card, views=views,
+        device=plan.training.device, precision=plan.training.precision, engine=decided.prediction.engine, n_threads=plan.training.n_threads,
         progress=run.progress,
     )  # fmt: skip
     return _predicted(wanted, logits, probabilities, decided).assign(seed=member.number)

@@ -1,4 +1,4 @@
-"""A trained model on disk: `weights.safetensors` and the card that says what it is, `model.json`."""
+"""A trained model on disk: `weights.safetensors`, the card that says what it is, `model.json`, and what it cost, `cost.json`."""
 
 import json
 import platform
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 import medcnn
-from medcnn.artifact import write_file
+from medcnn.artifact import COST_FILE, write_file
 from medcnn.config_file import explain_problems
 from medcnn.errors import InputError
 from medcnn.model.backbones import build_model
@@ -42,7 +42,6 @@ class ModelCard(Signature):
     fold: int
     epochs: int
     chosen_epoch: int
-    training_seconds: float
     versions: dict[str, str]
 
     @property
@@ -71,7 +70,6 @@ def make_card(plan: Plan, result: TrainingResult, model: nn.Module, *, fold: int
         fold=fold,
         epochs=len(result.history),
         chosen_epoch=result.chosen_epoch,
-        training_seconds=round(result.seconds, 3),
         versions=versions(),
     )
 
@@ -95,6 +93,27 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_file(folder / WEIGHTS, safetensors.torch.save(state))
     write_file(folder / CARD, (card.model_dump_json(indent=1) + "\n").encode())
+
+
+def save_cost(folder: Path, result: TrainingResult) -> None:
+    """Write what the training cost, apart from the card: equal trainings give equal cards, but never take equally long.
+
+    training_seconds, cpu_seconds: of the whole training. images_per_second: training images per second of wall time.
+    loading_share: of the wall time, what was spent waiting for images.
+    """
+    seconds = max(result.seconds, 1e-9)
+    cost = {
+        "training_seconds": round(result.seconds, 3),
+        "cpu_seconds": round(result.cpu_seconds, 3),
+        "images_per_second": round(result.n_images / seconds, 3),
+        "loading_share": round(result.loading_seconds / seconds, 4),
+    }
+    write_file(folder / COST_FILE, (json.dumps(cost, indent=1) + "\n").encode())
+
+
+def is_saved(folder: Path) -> bool:
+    """True when a model stands there whole: the card is written last."""
+    return (folder / CARD).is_file()
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:

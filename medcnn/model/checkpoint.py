@@ -23,7 +23,7 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     state: tensors, numbers, strings, and dicts and lists of them. Raises RunError when it cannot be written.
     """
     path = folder / CHECKPOINT
-    aside = path.with_name(f".{path.name}.aside")
+    aside = folder / f".{CHECKPOINT}.aside"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as stream:
@@ -39,6 +39,12 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
         raise RunError(
             f"{path}: the checkpoint cannot be written ({reason}); free some space or choose another --out, and run again"
         ) from error
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Take the checkpoint out of a folder whose training has ended; nothing happens when there is none."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    (folder / f".{CHECKPOINT}.aside").unlink(missing_ok=True)
 
 
 def read_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:

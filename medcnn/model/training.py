@@ -77,10 +77,9 @@ def train(  # noqa: PLR0913 - the room's front door
     lowest validation log-loss of the prior-corrected probabilities (of the moving average, if there is one).
 
     On a CPU the result is bit-identical for the same inputs, seed and number of threads, also when the process was
-    killed and train is called again with a fresh model and the same checkpoint_dir. torch's generators are left as
-    they were. Raises InputError for parts that cannot be learnt from, a device that is not there, or a checkpoint of
-    another training; RunError when the loss is not finite or the disk is full; KeyboardInterrupt (Ctrl-C, SIGTERM)
-    after a checkpoint.
+    killed and train is called again with a fresh model and the same checkpoint_dir. torch's generators stay as they were.
+    Raises InputError for parts that cannot be learnt from, a device that is not there, a checkpoint of another training;
+    RunError when the loss is not finite or the disk is full; KeyboardInterrupt (Ctrl-C, SIGTERM) after a checkpoint.
 
     Within distributed.together all processes train this one model: each step's images, plan.batch_size in all, are dealt
     among them. Without batch norm and dropout, or with plan.sync_batch_norm instead of the former, the losses are those

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -6,10 +7,11 @@ import pytest
 import torch
 from model_cases import Arrays, blobs, model_plan, training_plan
 
+from medcnn.artifact import COST_FILE
 from medcnn.config import AugmentConfig
 from medcnn.errors import InputError
 from medcnn.model.backbones import build_model
-from medcnn.model.card import CARD, WEIGHTS, ModelCard, describe_start, load_model, make_card, save_model
+from medcnn.model.card import CARD, WEIGHTS, ModelCard, describe_start, is_saved, load_model, make_card, save_cost, save_model
 from medcnn.model.predict import predict
 from medcnn.model.simple_cnn import SimpleCNN
 from medcnn.model.training import TrainingResult, train
@@ -70,6 +72,23 @@ def test_the_same_model_gives_the_same_bytes(trained: tuple[torch.nn.Module, Mod
         (tmp_path / name).mkdir()
         save_model(tmp_path / name, model, card)
     assert (tmp_path / "a" / WEIGHTS).read_bytes() == (tmp_path / "b" / WEIGHTS).read_bytes()
+
+
+def test_what_it_cost_stands_apart_from_what_it_is(trained: tuple[torch.nn.Module, ModelCard, TrainingResult], tmp_path: Path) -> None:
+    """The digest of a stage's folder leaves COST_FILE out, so equal trainings have equal folders."""
+    model, _, result = trained
+    again = dataclasses.replace(result, seconds=result.seconds + 9, cpu_seconds=1.5, loading_seconds=3.0)
+    for name, some in (("a", result), ("b", again)):
+        (tmp_path / name).mkdir()
+        assert not is_saved(tmp_path / name)
+        save_cost(tmp_path / name, some)
+        save_model(tmp_path / name, model, make_card(plan_for(model_plan(dropout=0.2)), some, model, fold=2, seed=1))
+        assert is_saved(tmp_path / name)
+    assert (tmp_path / "a" / CARD).read_bytes() == (tmp_path / "b" / CARD).read_bytes()
+    cost = json.loads((tmp_path / "b" / COST_FILE).read_text())
+    assert cost["training_seconds"] == pytest.approx(again.seconds, abs=1e-3) and cost["cpu_seconds"] == 1.5
+    assert cost["images_per_second"] == pytest.approx(again.images_per_second, abs=1e-3)
+    assert cost["loading_share"] == pytest.approx(3 / again.seconds, abs=1e-4)
 
 
 def test_weights_of_another_model_are_refused(trained: tuple[torch.nn.Module, ModelCard, TrainingResult], tmp_path: Path) -> None:
