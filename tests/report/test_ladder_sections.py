@@ -92,6 +92,20 @@ def test_the_cheapest_rung_that_is_not_shown_to_be_worse(facts_of: Facts) -> Non
     (said,) = [sentence for sentence in ladder_sentences(near) if sentence.startswith("The cheapest")]
     assert "is frozen features: 35 s of CPU time in training instead of 1 h 34 min" in said
     assert said.endswith("−0.030 (−0.070 to 0.010).")
+    also = with_rung(near, "simple_cnn", to_headline=Difference(difference=-0.01, low=-0.05, high=0.03))
+    assert [sentence for sentence in ladder_sentences(also) if sentence.startswith("The cheapest")] == [said]
+    dear = with_rung(near, "frozen", cpu_seconds=9000.0)
+    assert not any(sentence.startswith(("The cheapest", "Every other")) for sentence in ladder_sentences(dear))
+
+
+def test_a_prevalence_below_one_half_is_explained(facts_of: Facts) -> None:
+    def note(value: float) -> str:
+        table = blocks_of(with_rung(facts_of(), "prevalence", auroc=Estimate(value=value, low=0.3, high=0.55)), Table)[1]
+        assert isinstance(table, Table)
+        return table.note
+
+    assert "over folds it can fall below" in note(0.43)
+    assert "over folds" not in note(0.5)
 
 
 def test_the_headline_was_named_beforehand(facts_of: Facts) -> None:
@@ -188,9 +202,9 @@ def test_several_labels_have_a_macro_auroc(facts_of: Facts) -> None:
 
 def test_names_in_the_cost_chart_do_not_touch() -> None:
     points = [
-        ("first", 1000.0, 0.900, None, None),
-        ("second", 1050.0, 0.901, None, None),
-        ("third", 1100.0, 0.899, None, None),
+        ("first", 1000.0, 0.900, 0.5, 1.0),
+        ("second", 1050.0, 0.901, 0.5, 1.0),
+        ("third", 1100.0, 0.899, 0.5, 1.0),
         ("far", 10.0, 0.9, None, None),
     ]
     svg = str(cost_chart(points, axis_title="CPU seconds", id="cost").svg)
