@@ -105,8 +105,7 @@ def train(  # noqa: PLR0913 - the room's front door
         except KeyboardInterrupt:
             loop.save()
             raise
-        chosen = loop.finish()
-    journey = loop.journey
+        chosen, journey = loop.finish(), loop.journey
     return TrainingResult(
         state_dict=chosen,
         signature=loop.signature,
