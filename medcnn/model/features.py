@@ -86,7 +86,7 @@ def write_features(  # noqa: PLR0913 - the room's front door
                 stream.flush()
                 os.fsync(stream.fileno())
                 n_done += len(chunk)
-                _note(folder, key, n_done)
+                _note(folder, key, n_done, n)
     except OSError as error:
         raise RunError(f"{folder}: cannot write the features ({error.strerror or error}); free some disk space and run again") from error
 
@@ -94,12 +94,12 @@ def write_features(  # noqa: PLR0913 - the room's front door
 def open_features(folder: Path) -> np.ndarray:
     """The features of a finished folder, float32 (N, D), mapped from disk. Raises RunError when they are not whole."""
     try:
+        noted = json.loads((folder / JOURNAL).read_text(encoding="utf-8"))
+        if noted["n_done"] != noted["n"]:
+            raise RunError(f"{folder}: holds the features of {noted['n_done']} of {noted['n']} images; run again to finish them")
         features: np.ndarray = np.load(folder / FEATURES, mmap_mode="r")
-        n_done = json.loads((folder / JOURNAL).read_text(encoding="utf-8"))["n_done"]
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{folder}: holds no finished features ({error}); delete the folder and run again") from error
-    if n_done != len(features):
-        raise RunError(f"{folder}: holds the features of {n_done} of {len(features)} images; run again to finish them")
     return features
 
 
@@ -140,12 +140,15 @@ def _n_done(folder: Path, key: str, width: int) -> int:
     if not path.is_file() or not file.is_file():
         return 0
     noted = json.loads(path.read_text(encoding="utf-8"))
-    held = file.stat().st_size
-    return int(noted["n_done"]) if noted["key"] == key and held >= noted["n_done"] * width * 4 else 0
+    if noted["key"] != key:
+        return 0
+    with file.open("rb") as stream:
+        held = file.stat().st_size - _skip_header(stream)
+    return int(noted["n_done"]) if held >= noted["n_done"] * width * 4 else 0
 
 
-def _note(folder: Path, key: str, n_done: int) -> None:
-    write_file(folder / JOURNAL, (json.dumps({"key": key, "n_done": n_done}) + "\n").encode())
+def _note(folder: Path, key: str, n_done: int, n: int) -> None:
+    write_file(folder / JOURNAL, (json.dumps({"key": key, "n_done": n_done, "n": n}) + "\n").encode())
 
 
 def _opened_at(path: Path, shape: tuple[int, int], n_done: int) -> BinaryIO:
@@ -154,7 +157,13 @@ def _opened_at(path: Path, shape: tuple[int, int], n_done: int) -> BinaryIO:
     if not n_done:
         np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
         return stream
-    np.lib.format.read_magic(stream)
-    np.lib.format.read_array_header_1_0(stream)
+    _skip_header(stream)
     stream.seek(n_done * shape[1] * 4, os.SEEK_CUR)  # what an unfinished chunk left is written over
     return stream
+
+
+def _skip_header(stream: BinaryIO) -> int:
+    """Length of the .npy header, in bytes; the stream stands behind it."""
+    np.lib.format.read_magic(stream)
+    np.lib.format.read_array_header_1_0(stream)
+    return stream.tell()
