@@ -94,6 +94,7 @@ def test_the_prior_is_corrected_after_the_loss_was_undone() -> None:
     plain, corrected = signature(loss="focal"), signature(loss="focal", prior_correction=(0.0, -1.5))
     assert corrected.logits(outputs).item() == pytest.approx(plain.logits(outputs).item() - 1.5)
     assert plain.logits(outputs).item() > 1.2 - 0.3, "focal loss leaves outputs too small"
+    assert signature(loss="focal", focal_gamma=4.0).logits(outputs).item() > plain.logits(outputs).item(), "the more so, the higher gamma"
 
 
 def test_a_card_from_before_there_were_losses_reads_as_cross_entropy() -> None:
