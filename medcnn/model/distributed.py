@@ -150,6 +150,8 @@ def _is_first_to_fail() -> bool:
 def _losses_named() -> Iterator[None]:
     try:
         yield
+    except RunError:
+        raise
     except RuntimeError as error:
         reason = str(error).splitlines()[0][:200]
         raise ProcessLost(
