@@ -177,7 +177,29 @@ def test_batch_norm_of_each_share_is_another_but_leaves_the_same_weights_everywh
     assert apart(joint(normed(), tmp_path), train_small(normed())) > 10 * TOLERANCE
 
 
-def test_dropout_differs_between_processes(tmp_path: Path) -> None:
+class Counting(Arrays):
+    n_asked = 0
+
+    def batch(self, rows: np.ndarray, epoch: int | None, shows: np.ndarray | None = None) -> np.ndarray:
+        self.n_asked += len(rows)
+        return super().batch(rows, epoch, shows)
+
+
+def count_asked() -> list[int]:
+    source = Counting(IMAGES)
+    train_small(plain(), source)
+    everywhere: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(everywhere, source.n_asked)
+    return everywhere
+
+
+def test_each_process_looks_at_its_share_only(tmp_path: Path) -> None:
+    counts, codes = in_processes(lambda: together(count_asked), tmp_path)
+    assert codes == [0, 0]
+    assert sum(counts) == PLAN.epochs * (N + N_VAL) and max(counts) - min(counts) <= PLAN.epochs * (N_STEPS + 1)
+
+
+def test_dropout_differs_between_processes() -> None:
     """The first process's noise is that of one process; with the second one's being equal, twin shares would be twins."""
     seeds = [loop._step_seed(3, 7, rank) for rank in range(3)]
     assert len(set(seeds)) == 3
