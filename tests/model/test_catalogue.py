@@ -6,7 +6,7 @@ from torch import nn
 
 from medcnn.model.backbones import OWN_MODELS
 from medcnn.model.catalogue import USUAL_MODELS, count_multiply_adds, count_parameters, list_models, matching_names
-from medcnn.model.rules import OWN_NETWORKS
+from medcnn.model.rules_model import OWN_NETWORKS
 from medcnn.model.simple_cnn import SimpleCNN
 
 
