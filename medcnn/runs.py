@@ -24,14 +24,17 @@ COHORT_STAGES = ("ingest", "audit", "fingerprint", "split", "cache", "shortcuts"
 
 PLANNING = ("rules", "rules_split", "rules_image", "rules_model", "rules_training", "rules_checks", "decisions", "machine", "measure")
 
+DEALING = ("data/split", "data/split_folds", "data/split_given", "data/split_units", "data/stratification")
+
 # Which source a stage's result depends on: a change there makes the stage run again.
 ROOMS = {
     "ingest": ("tables", "data"),
     "audit": ("tables", "data"),
     "fingerprint": ("data/fingerprint", "data/intensity"),
-    "split": ("data/split", "data/split_folds", "data/split_given", "data/split_units", "data/stratification"),
+    "split": DEALING,
     "cache": ("data/cache", "data/images", "data/formats", "data/arrays", "data/dicom", "data/dicom_display", "data/phantom"),
     "shortcuts": ("data", "evaluation"),
+    "search": ("search", "search_space", "trials", "model", "data/augment", "data/policies", *DEALING),
     "plan": ("plan", *(f"model/{name}" for name in PLANNING)),
     "features": ("model",),
     "train": ("model", "data/augment", "data/policies"),

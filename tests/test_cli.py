@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 MEDCNN = [sys.executable, "-m", "medcnn"]
-VERBS = ("run", "plan", "audit", "evaluate", "compare", "predict", "recalibrate", "report", "models", "init", "doctor", "schema")
+VERBS = ("run", "plan", "search", "audit", "evaluate", "compare", "predict", "recalibrate", "report", "models", "init", "doctor", "schema")
 
 
 def medcnn(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
