@@ -2,10 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +10,6 @@ import pytest
 import yaml
 
 from medcnn.artifact import file_digest, read_stamp
-from medcnn.config_file import write_config
 from medcnn.errors import InputError
 from medcnn.tables import read_records, read_table
 from pipelines.finetune import finetune, make_audit, make_plan, rewrite_report
@@ -125,23 +120,6 @@ def test_other_tasks_reach_a_report(tmp_path: Path, kind: str) -> None:
     assert "macro" in labels
     assert len(labels) > 2
     assert "<html" in (run.folder / "report.html").read_text()
-
-
-def test_a_killed_run_continues_to_the_same_bits(finished: Path, tmp_path: Path) -> None:
-    write_config(tiny_config(), tmp_path / "tiny.yaml")
-    command = [sys.executable, "-m", "pipelines.finetune", str(tmp_path / "tiny.yaml")]
-    root = Path(__file__).resolve().parents[2]
-    for seconds in (2.5, 4, 6):
-        process = subprocess.Popen(
-            [*command[:1], "-c", f"from pathlib import Path; from medcnn.config_file import read_config; from pipelines.finetune import finetune; finetune(read_config(Path({str(tmp_path / 'tiny.yaml')!r})), Path({str(tmp_path / 'run')!r}), quiet=True)"],
-            cwd=root,
-        )  # fmt: skip
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    finetune(tiny_config(), tmp_path / "run", quiet=True)
-    assert file_digest(tmp_path / "run/train/main/fold0/weights.safetensors") == file_digest(finished / "train/main/fold0/weights.safetensors")
-    pd.testing.assert_frame_equal(read_table(tmp_path / "run/predictions.parquet"), read_table(finished / "predictions.parquet"))
 
 
 def test_the_audit_speaks(tmp_path: Path) -> None:
