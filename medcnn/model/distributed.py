@@ -7,7 +7,6 @@ processes keep their weights identical to the last bit.
 
 import contextlib
 import itertools
-import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +30,7 @@ END = "end"
 P = ParamSpec("P")
 T = TypeVar("T")
 _meetings = itertools.count()
+_leaders: set[int] = set()  # the process whose flow the others help; a copy of it, or a worker on Ray, is not
 
 
 class ProcessLost(RunError):
@@ -54,6 +54,7 @@ def take_part(flow: Callable[[], object]) -> None:
         flow()
     elif int(os.environ["RANK"]) == 0:
         _store()
+        _leaders.add(os.getpid())
         try:
             flow()
         finally:
@@ -70,7 +71,7 @@ def together(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """
     if n_processes() == 1:
         return work(*args, **kwargs)
-    if multiprocessing.parent_process() is not None:
+    if os.getpid() not in _leaders:
         raise InputError("torchrun trains one model on all its processes, so jobs must be 1 and executor local; or start without torchrun")
     meeting = f"meeting{next(_meetings)}"
     _tell(meeting, "work")

@@ -358,3 +358,10 @@ def test_shares_make_up_the_step() -> None:
 def test_without_torchrun_work_is_simply_done() -> None:
     assert together(sorted, [2, 1]) == [1, 2]
     assert (Team.of_this_process().rank, Team.of_this_process().size) == (0, 1)
+
+
+def test_only_the_leader_of_torchruns_processes_may_call_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a copy of it that jobs or Ray have started."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="jobs must be 1"):
+        together(sorted, [2, 1])
