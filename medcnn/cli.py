@@ -279,6 +279,7 @@ def main() -> None:
     """Run the command line: exit code 2 for what the user can mend, 1 for a failure, 130 after Ctrl-C; no traceback."""
     try:
         if "WORLD_SIZE" in os.environ:  # started by torchrun
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each process that ends is a page of warnings
             from medcnn.model.distributed import take_part
 
             take_part(app)
