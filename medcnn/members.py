@@ -60,6 +60,8 @@ def trained_rungs(plan: Plan) -> list[Rung]:
 
 def plan_of(plan: Plan, rung: Rung) -> Plan:
     """The plan as it is for one rung: its network and its training. Raises InputError when an edited plan lacks them."""
+    if rung == "frozen":  # nothing of the backbone learns, so it needs no adapters
+        return plan.model_copy(update={"model": plan.model.model_copy(update={"lora_rank": 0})})
     if rung != "simple_cnn":
         return plan
     if plan.simple_cnn is None:

@@ -1,6 +1,6 @@
 """The plan, and what becomes of a model's predictions: calibrate, evaluate, explain, report.
 
-This file, cohort_stages.py and train_stages.py are the only ones that know data, model, evaluation and report. Each stage reads folders,
+This file, cohort_stages.py, train_stages.py and predict_stages.py are the only ones that know data, model, evaluation and report. Each stage reads folders,
 calls one function of a room, writes one folder. Heavy packages are imported by the stage that needs them, so that
 asking for a finished run's report does not wait for torch.
 """

@@ -16,22 +16,25 @@ from medcnn.cohort import Exclusion, Finding, read_findings, read_fingerprint, r
 from medcnn.config import Config
 from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
+from medcnn.evaluation.ladder import RungNumbers
+from medcnn.evaluation.selection import Selection
 from medcnn.members import Member, read_cost, read_members
 from medcnn.plan import Plan, read_plan
-from medcnn.report.facts import ErrorImage, OperatingPoint, RunFacts
+from medcnn.report.facts import ErrorImage, OperatingPoint, RunFacts, RungFacts
 from medcnn.runs import Run, read_ledger
-from medcnn.tables import Record, read_records, read_table
+from medcnn.tables import Record, read_records, read_table, split_hash
 
 VERSIONED = ("medcnn", "torch", "timm", "monai", "albumentations", "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn")
 MOST_NAMED = 8
-REPORTED = ("ingest", "audit", "shortcuts", "fingerprint", "plan", "split", "predict", "calibrate", "evaluate", "explain")
+REPORTED = ("ingest", "audit", "shortcuts", "fingerprint", "plan", "split", "calibrate", "evaluate", "ladder", "explain")
 SIGNS = {"error": "ERROR  ", "warning": "warning", "info": "note   "}
 
 
 def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[Member, Path]) -> RunFacts:
     """Everything that the report says of a run. folders: stage -> its folder."""
     decided = read_plan(folders["plan"] / "plan.yaml")
-    calibrator = Calibrator.read(folders["calibrate"])
+    calibrator, predicted = Calibrator.read(folders["calibrate"]), folders[f"predict/{decided.ladder.headline}"]
+    split = read_table(folders["split"] / "split.parquet")
     stamps = [stamp for folder in [*folders.values(), *trained.values()] if (stamp := read_stamp(folder))]
     return RunFacts(
         name=run.config.name,
@@ -44,7 +47,7 @@ def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[Member, Pa
         excluded=[Exclusion(**row) for row in json.loads((folders["audit"] / "excluded.json").read_text(encoding="utf-8"))],
         findings=_all_findings(folders, run.config),
         fingerprint=read_fingerprint(folders["fingerprint"] / "fingerprint.json"),
-        split=read_table(folders["split"] / "split.parquet"),
+        split=split,
         counts=read_table(folders["split"] / "counts.csv"),
         thresholds=stated_points(calibrator, run.config.evaluation.levels[0]),
         history=pd.concat([read_table(folder / "history.csv") for folder in trained.values()], ignore_index=True),
@@ -52,8 +55,10 @@ def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[Member, Pa
         ledger=read_ledger(run.ledger),
         stamps=stamps,
         versions=versions(),
-        hashes={stamp.stage: stamp.content for stamp in stamps if stamp.stage != "train"},
-        model=model_facts({member: trained[member] for member in read_members(folders["predict"])}, decided, folders["predict"]),
+        hashes={name: stamp.content for name, folder in folders.items() if (stamp := read_stamp(folder))},
+        model=model_facts({member: trained[member] for member in read_members(predicted)}, decided, predicted),
+        split_hash=split_hash(split),
+        **ladder_facts(folders, trained),
         recalibration=calibrator.method,
         recalibration_info=recalibration_info(calibrator),
         seed=decided.seed,
@@ -88,6 +93,34 @@ def recalibration_info(calibrator: Calibrator) -> dict[str, Any]:
         for name, part in parts.items()
     }
     return {"method": calibrator.method, "requested": calibrator.requested, "fitted_on": calibrator.fitted_on, "parameters": parameters}
+
+
+def ladder_facts(folders: Mapping[str, Path], trained: Mapping[Member, Path]) -> dict[str, Any]:
+    """`ladder` and `selection` of RunFacts: what each rung predicts, and what its models are and cost."""
+    found = json.loads((folders["ladder"] / "ladder.json").read_text(encoding="utf-8"))
+    return {
+        "ladder": [
+            _rung_facts(RungNumbers.from_dict(numbers), folders[f"predict/{numbers['rung']}"], trained) for numbers in found["rungs"]
+        ],
+        "selection": Selection.from_dict(found["selection"]) if found["selection"] else None,
+    }
+
+
+def _rung_facts(numbers: RungNumbers, predicted: Path, trained: Mapping[Member, Path]) -> RungFacts:
+    members = read_members(predicted)
+    if not members:
+        return RungFacts(name=numbers.rung, numbers=numbers, images_per_second=read_cost(predicted)["images_per_second"])
+    cards = [json.loads((trained[member] / "model.json").read_text(encoding="utf-8")) for member in members]
+    made_of = {*members, *(member for member in trained if member.rung == "main" and numbers.rung == "soup")}
+    return RungFacts(
+        name=numbers.rung,
+        numbers=numbers,
+        model=" + ".join(dict.fromkeys(card["name"] for card in cards)),
+        n_models=len(members),
+        n_parameters=sum(card["n_parameters"] for card in cards) / len(cards),
+        cpu_seconds=sum(read_cost(trained[member])["cpu_seconds"] for member in made_of),
+        images_per_second=read_cost(predicted)["images_per_second"] if numbers.rung != "ensemble" else None,
+    )
 
 
 def model_facts(members: Mapping[Member, Path], decided: Plan, predicted: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 A table is a plain pandas DataFrame; these functions are the only place that knows which columns it has.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -56,6 +57,15 @@ def infer_task(y: np.ndarray) -> Task:
     if y.shape[1] == 1:
         return "binary"
     return "multiclass" if bool(np.all(np.nansum(y, axis=1) == 1) and not np.isnan(y).any()) else "multilabel"
+
+
+def split_hash(split: pd.DataFrame) -> str:
+    """sha256 (hex) of which image stands in which part of which fold, whatever the order of the rows."""
+    rows = split["image_id"].astype(str) + "\t" + split["part"].astype(str) + "\t" + split["fold"].astype(int).astype(str)
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+
+
+# ---------------------------------------------------------------- schemes
 
 
 # ---------------------------------------------------------------- checks

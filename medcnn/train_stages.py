@@ -1,8 +1,8 @@
-"""The rungs of the ladder: models trained for each fold and seed, and what every rung predicts on the one split."""
+"""The models of the ladder: frozen features, networks for each fold and seed, and the soup that is made of them."""
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,13 @@ import numpy as np
 import pandas as pd
 
 from medcnn.artifact import COST_FILE, file_digest, write_file
-from medcnn.config import Loss, Rung
-from medcnn.evaluation.baseline import predict_prevalence
-from medcnn.evaluation.ensemble import combine
-from medcnn.evaluation.recalibration import log_odds_of
+from medcnn.config import Loss
 from medcnn.executors import gather
-from medcnn.members import MEMBER_TABLE, Member, plan_of, planned_members, trained_rungs, write_members
+from medcnn.members import Member, plan_of, planned_members
 from medcnn.plan import Plan, read_plan
 from medcnn.progress import Progress, silent
 from medcnn.runs import Run, do_stage, reopen_run
-from medcnn.tables import PREDICTION_COLUMNS, label_matrix, read_table, write_table
+from medcnn.tables import label_matrix, read_table
 
 LEARNT_FROM = ("task", "labels", "seed", "image", "augment", "model", "training")  # sections of the plan that decide a model
 Inputs = Mapping[str, Path]  # audit, split, cache, plan, shortcuts and, for the rung frozen, features: their folders
@@ -27,7 +24,7 @@ Inputs = Mapping[str, Path]  # audit, split, cache, plan, shortcuts and, for the
 
 def features(run: Run, inputs: Inputs) -> dict[str, Path]:
     """Pretrained features of every image, once: `features.npy` float32 (N, D). Blank where no rung asks for them."""
-    decided = read_plan(inputs["plan"] / "plan.yaml")
+    decided = plan_of(read_plan(inputs["plan"] / "plan.yaml"), "frozen")
     if "frozen" not in decided.ladder.rungs:
         return {}
 
@@ -35,16 +32,19 @@ def features(run: Run, inputs: Inputs) -> dict[str, Path]:
         from medcnn.data.augment import AugmentedImages
         from medcnn.data.cache import open_cache
         from medcnn.model.features import write_features
+        from medcnn.model.frozen import check_pretrained
 
+        check_pretrained(decided.model)
         cached = open_cache(inputs["cache"])
         model, signature = _fresh_model(decided, decided.seed, "cross_entropy")
         write_features(
             model, AugmentedImages(cached.images, None, decided.seed), len(cached), signature=signature, folder=draft,
-            device=decided.training.device, precision=decided.training.precision, progress=run.progress,
+            device=decided.training.device, precision=decided.training.precision, engine=decided.prediction.engine,
+            n_threads=decided.training.n_threads, progress=run.progress,
         )  # fmt: skip
 
     settings = {name: decided.model_dump(mode="json")[name] for name in ("task", "labels", "seed", "image", "model")}
-    settings |= {"weights": _weights_digest(decided), "precision": decided.training.precision}
+    settings |= {"weights": _weights_digest(decided), "precision": decided.training.precision, "engine": decided.prediction.engine}
     return {"features": do_stage(run, "features", work, settings=settings, inputs={"cache": inputs["cache"]})}
 
 
@@ -60,6 +60,57 @@ def train(run: Run, inputs: Inputs) -> dict[Member, Path]:
     for member in members:
         run.say(f"{member.place}: done")
     return dict(zip(members, places, strict=True))
+
+
+def mix(run: Run, inputs: Inputs, trained: Mapping[Member, Path]) -> dict[Member, Path]:
+    """The soup of each fold: the average of those main models' weights that lowers the validation loss; with the models given."""
+    decided = read_plan(inputs["plan"] / "plan.yaml")
+    soups: dict[Member, Path] = {}
+    for fold in sorted({member.fold for member in trained}) if "soup" in decided.ladder.rungs else ():
+        parts = {member: folder for member, folder in trained.items() if member.rung == "main" and member.fold == fold}
+        soup = Member("soup", fold)
+        soups[soup] = do_stage(
+            run,
+            "train",
+            lambda draft, soup=soup, parts=parts: _mix_fold(soup, draft, decided, inputs, parts),  # type: ignore[misc]
+            settings={"rung": "soup", "fold": fold},
+            inputs={member.place: folder for member, folder in parts.items()}
+            | {name: inputs[name] for name in ("audit", "split", "cache")},
+            place=soup.place,
+        )
+    return {**trained, **soups}
+
+
+def _mix_fold(soup: Member, draft: Path, decided: Plan, inputs: Inputs, parts: Mapping[Member, Path]) -> None:
+    from medcnn.data.augment import AugmentedImages
+    from medcnn.data.cache import open_cache
+    from medcnn.model.card import load_model, save_model
+    from medcnn.model.losses import log_loss
+    from medcnn.model.predict import predict
+    from medcnn.model.soup import State, greedy_soup
+
+    cached = open_cache(inputs["cache"])
+    y, rows, _ = _targets(inputs, cached, decided, soup.fold)
+    source, val = AugmentedImages(cached.images, None, decided.seed), rows["val"]
+    models = [load_model(folder) for folder in parts.values()]
+    model, card = models[0]
+
+    def score(state: State) -> float:
+        model.load_state_dict(state)
+        training = decided.training
+        logits, _ = predict(
+            model, source, val, card=card, device=training.device, precision=training.precision, n_threads=training.n_threads
+        )
+        return log_loss(logits, y[val], decided.task)
+
+    started = time.monotonic(), time.process_time()
+    found = greedy_soup([{name: tensor.clone() for name, tensor in one.state_dict().items()} for one, _ in models], score)
+    model.load_state_dict(found.state_dict)
+    history = pd.DataFrame({"epoch": [1], "rung": "soup", "fold": soup.fold, "val_loss": found.loss, "n_mixed": len(found.members)})
+    write_file(draft / "history.csv", history.to_csv(index=False).encode())
+    cost = {"training_seconds": time.monotonic() - started[0], "cpu_seconds": time.process_time() - started[1]}
+    write_file(draft / COST_FILE, (json.dumps(cost) + "\n").encode())
+    save_model(draft, model.cpu(), card)
 
 
 def _train_elsewhere(folder: Path, member: Member, inputs: Inputs) -> Path:
@@ -182,135 +233,3 @@ def _targets(inputs: Inputs, cached: Any, decided: Plan, fold: int) -> tuple[np.
 def _weights_digest(decided: Plan) -> str:
     """A local weights file is an input: its bytes count, not its name."""
     return file_digest(decided.model.weights) if decided.model.weights else ""
-
-
-# ---------------------------------------------------------------- what each rung predicts
-
-
-def predict(run: Run, inputs: Inputs, trained: Mapping[Member, Path]) -> dict[Rung, Path]:
-    """Each rung's probabilities for the val and test rows of the split: rung -> folder with `predictions.parquet`.
-
-    `members.parquet` has the predictions of each single model, with its seed number. The rung ensemble is the mean of
-    the rungs that are trained.
-    """
-    decided = read_plan(inputs["plan"] / "plan.yaml")
-    folders: dict[Rung, Path] = {}
-    for rung in decided.ladder.rungs:
-        if rung == "ensemble":
-            of_rungs = {name: folders[name] for name in trained_rungs(decided) if name in folders}
-            folders[rung] = _predict_mean(run, decided, of_rungs, trained)
-        elif rung in {"prevalence", "shortcuts"}:
-            folders[rung] = _predict_without_network(run, rung, decided, inputs)
-        else:
-            folders[rung] = _predict_rung(run, rung, decided, inputs, {m: folder for m, folder in trained.items() if m.rung == rung})
-    return folders
-
-
-def _predict_rung(run: Run, rung: Rung, decided: Plan, inputs: Inputs, trained: Mapping[Member, Path]) -> Path:
-    def work(draft: Path) -> None:
-        started = time.process_time()
-        tables = [_predict_member(run, member, folder, decided, inputs) for member, folder in trained.items()]
-        _write_predictions(draft, tables, list(trained), decided, started)
-
-    own = plan_of(decided, rung)
-    settings: dict[str, Any] = {"rung": rung, "combine": decided.ladder.combine, "prediction": decided.prediction.model_dump(mode="json")}
-    settings |= {"device": own.training.device, "precision": own.training.precision, "n_threads": own.training.n_threads}
-    if decided.prediction.n_views > 1:
-        settings["augment"] = decided.augment.model_dump(mode="json")
-    read = {name: inputs[name] for name in ("audit", "split", "cache")}
-    return do_stage(
-        run, "predict", work, settings=settings, inputs=read | {m.place: folder for m, folder in trained.items()}, place=f"predict/{rung}"
-    )
-
-
-def _predict_member(run: Run, member: Member, folder: Path, decided: Plan, inputs: Inputs) -> pd.DataFrame:
-    from medcnn.data.augment import AugmentedImages, build_augmentation
-    from medcnn.data.cache import open_cache
-    from medcnn.model.card import load_model
-    from medcnn.model.predict import predict
-
-    cached, plan = open_cache(inputs["cache"]), plan_of(decided, member.rung)
-    model, card = load_model(folder)
-    wanted = _asked(inputs, decided, member.fold)
-    views = decided.prediction.n_views
-    augmentation = build_augmentation(plan.augment, size_px=plan.image.size_px, channels=plan.image.channels) if views > 1 else None
-    logits, probabilities = predict(
-        model, AugmentedImages(cached.images, augmentation, decided.seed), cached.rows(wanted["image_id"]), card=card, views=views,
-        device=plan.training.device, precision=plan.training.precision, engine=decided.prediction.engine, n_threads=plan.training.n_threads,
-        progress=run.progress,
-    )  # fmt: skip
-    return _predicted(wanted, logits, probabilities, decided).assign(seed=member.number)
-
-
-def _predict_without_network(run: Run, rung: Rung, decided: Plan, inputs: Inputs) -> Path:
-    """What the share of positives, or the shortcuts, say of each fold's val and test rows."""
-
-    def work(draft: Path) -> None:
-        started = time.process_time()
-        manifest, table = read_table(inputs["audit"] / "manifest.parquet"), read_table(inputs["split"] / "split.parquet")
-        if rung == "prevalence":
-            probabilities = predict_prevalence(manifest, table, decided.labels, task=decided.task)
-        else:
-            from medcnn.data.cache import open_cache
-            from medcnn.data.shortcut_model import predict_shortcuts
-
-            cached = open_cache(inputs["cache"])
-            rows = cached.rows(manifest["image_id"])
-            probabilities = predict_shortcuts(
-                manifest, cached.images, rows, decided.labels, split=table, task=decided.task, seed=decided.seed
-            )
-        folds = [_asked(inputs, decided, int(fold)) for fold in sorted(table["fold"].unique())]
-        predicted = [_predicted(wanted, *_of_fold(probabilities, wanted, decided), decided) for wanted in folds]
-        _write_predictions(draft, [pd.concat(predicted, ignore_index=True).assign(seed=0)], [], decided, started)
-
-    settings = {"rung": rung, "task": decided.task, "labels": decided.labels, "seed": decided.seed, "combine": decided.ladder.combine}
-    read = {name: inputs[name] for name in ("audit", "split", "cache")}
-    return do_stage(run, "predict", work, settings=settings, inputs=read, place=f"predict/{rung}")
-
-
-def _predict_mean(run: Run, decided: Plan, of_rungs: Mapping[Rung, Path], trained: Mapping[Member, Path]) -> Path:
-    def work(draft: Path) -> None:
-        started = time.process_time()
-        tables = [read_table(folder / "predictions.parquet") for folder in of_rungs.values()]
-        _write_predictions(draft, tables, [member for member in trained if member.rung in of_rungs], decided, started)
-
-    settings = {"rung": "ensemble", "combine": decided.ladder.combine, "task": decided.task}
-    return do_stage(
-        run, "predict", work, settings=settings, inputs={str(rung): folder for rung, folder in of_rungs.items()}, place="predict/ensemble"
-    )
-
-
-def _asked(inputs: Inputs, decided: Plan, fold: int) -> pd.DataFrame:
-    """The val and test rows of a fold with their labels, sorted by image."""
-    table = read_table(inputs["split"] / "split.parquet")
-    labels = read_table(inputs["audit"] / "manifest.parquet")[["image_id", *(f"y_{label}" for label in decided.labels)]]
-    wanted = table[(table["fold"] == fold) & (table["part"] != "train")].sort_values("image_id")
-    return wanted[list(PREDICTION_COLUMNS)].merge(labels, on="image_id", validate="one_to_one")
-
-
-def _of_fold(found: pd.DataFrame, wanted: pd.DataFrame, decided: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and probabilities (n, n_labels) of a fold's rows; found: image_id, fold, p_LABEL."""
-    columns = [f"p_{label}" for label in decided.labels]
-    of_fold = found[found["fold"] == wanted["fold"].iloc[0]].set_index("image_id")
-    p = of_fold.loc[wanted["image_id"], columns].to_numpy(np.float64)
-    return np.log(p) if decided.task == "multiclass" else log_odds_of(p), p
-
-
-def _predicted(wanted: pd.DataFrame, logits: np.ndarray, probabilities: np.ndarray, decided: Plan) -> pd.DataFrame:
-    columns: dict[str, np.ndarray] = {}
-    for column, label in enumerate(decided.labels):
-        columns |= {f"logit_{label}": logits[:, column], f"p_{label}": probabilities[:, column]}
-    return wanted.assign(**columns)
-
-
-def _write_predictions(draft: Path, tables: Sequence[pd.DataFrame], members: Sequence[Member], decided: Plan, started: float) -> None:
-    """`predictions.parquet`, the mean of the tables; `members.parquet`, the tables themselves; who they are, and what they cost."""
-    columns = [*PREDICTION_COLUMNS, *(f"{kind}_{label}" for label in decided.labels for kind in ("y", "logit", "p"))]
-    mean = combine([table[columns] for table in tables], how=decided.ladder.combine, task=decided.task)
-    write_table(mean[columns], draft / "predictions.parquet")
-    if all("seed" in table for table in tables):
-        write_table(pd.concat(tables, ignore_index=True)[[*columns, "seed"]], draft / MEMBER_TABLE)
-    write_members(draft, members)
-    n_images, seconds = sum(len(table) for table in tables), time.process_time() - started
-    cost = {"n_images": n_images, "cpu_seconds": seconds, "images_per_second": n_images / max(seconds, 1e-9)}
-    (draft / COST_FILE).write_text(json.dumps(cost) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from medcnn import cohort_stages, model_stages, train_stages
+from medcnn import cohort_stages, model_stages, predict_stages, train_stages
 from medcnn.config import Config
 from medcnn.config_file import read_config
 from medcnn.readout import audit_text, write_extras
@@ -33,7 +33,8 @@ def finetune(config: Config, out: Path | None = None, *, update: bool = False, q
     inputs = {"audit": audited, "split": dealt, "cache": cached, "plan": planned}
     featured = train_stages.features(run, inputs)
     trained = train_stages.train(run, inputs | featured)
-    predicted = train_stages.predict(run, inputs, trained)
+    trained = train_stages.mix(run, inputs, trained)
+    predicted = predict_stages.predict(run, inputs, trained)
 
     headline = model_stages.headline(planned, predicted)
     calibrated = model_stages.calibrate(run, headline, planned)
@@ -42,7 +43,7 @@ def finetune(config: Config, out: Path | None = None, *, update: bool = False, q
     explained = model_stages.explain(run, cached, trained, evaluated, planned)
     folders = {
         "ingest": ingested, "audit": audited, "fingerprint": fingerprinted, "plan": planned, "split": dealt, "cache": cached, "shortcuts": probed,
-        **featured, "predict": headline, "calibrate": calibrated, "evaluate": evaluated, "ladder": climbed, "explain": explained,
+        **featured, **{f"predict/{rung}": folder for rung, folder in predicted.items()}, "calibrate": calibrated, "evaluate": evaluated, "ladder": climbed, "explain": explained,
     }  # fmt: skip
     model_stages.report(run, folders, trained)
     return run

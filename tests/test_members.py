@@ -65,5 +65,7 @@ def test_each_rung_has_its_own_network_and_training() -> None:
     decided = plan(rungs=("simple_cnn", "main"))
     assert (plan_of(decided, "simple_cnn").model.name, plan_of(decided, "simple_cnn").training.epochs) == ("simple_cnn", 7)
     assert plan_of(decided, "main") == decided
+    adapted = decided.model_copy(update={"model": decided.model.model_copy(update={"lora_rank": 4})})
+    assert (plan_of(adapted, "frozen").model.lora_rank, plan_of(adapted, "main").model.lora_rank) == (0, 4)
     with pytest.raises(InputError, match="no section simple_cnn"):
         plan_of(decided.model_copy(update={"simple_cnn": None}), "simple_cnn")

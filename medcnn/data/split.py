@@ -4,7 +4,6 @@ The unit is the patient, and patients who share an identical image are one unit,
 of an image ever stands in two parts of what is dealt; on demand the unit is the site. A given split is honoured as it is.
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,15 +60,6 @@ def count_parts(manifest: pd.DataFrame, split: pd.DataFrame, labels: Sequence[st
     counts = counts.reset_index()
     order = counts["part"].map({part: number for number, part in enumerate(PARTS)})
     return counts.assign(_order=order).sort_values(["fold", "_order"]).drop(columns="_order").reset_index(drop=True)
-
-
-def split_hash(split: pd.DataFrame) -> str:
-    """sha256 (hex) of which image stands in which part of which fold, whatever the order of the rows."""
-    rows = split["image_id"].astype(str) + "\t" + split["part"].astype(str) + "\t" + split["fold"].astype(int).astype(str)
-    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
-
-
-# ---------------------------------------------------------------- schemes
 
 
 def _folds(cohort: Cohort, plan: SplitPlan, seed: int, notes: list[str]) -> list[np.ndarray]:

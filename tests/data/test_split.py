@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from split_cases import cohort, plan, with_parts
 
 from medcnn.data import stratification
-from medcnn.data.split import count_parts, deal, split_hash
+from medcnn.data.split import count_parts, deal
 from medcnn.data.stratification import deal_units
 from medcnn.errors import InputError
 from medcnn.runs import ROOMS
-from medcnn.tables import read_table, write_table
+from medcnn.tables import read_table, split_hash, write_table
 
 # ---------------------------------------------------------------- always true
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from split_cases import cohort, plan, with_parts, with_sites
 
-from medcnn.data.split import count_parts, deal, split_hash
+from medcnn.data.split import count_parts, deal
 from medcnn.errors import InputError
-from medcnn.tables import check_split, read_table, write_table
+from medcnn.tables import check_split, read_table, split_hash, write_table
 
 SCHEMES = ["holdout", "kfold", "kfold_holdout", "leave_site_out"]
 

@@ -91,3 +91,27 @@ def test_out_of_fold_predictions_cover_everybody_once(n_repeats: int, tmp_path: 
     assert set(table["part"]) == {"test"}
     assert sorted(table["image_id"]) == sorted(read_table(run / "cohort/audit/manifest.parquet")["image_id"])
     assert len(list(run.glob("train/main/*/weights.safetensors"))) == 2 * n_repeats
+
+
+def test_a_soup_is_one_model_a_fold_and_no_worse_on_val(tmp_path: Path) -> None:
+    split = {"scheme": "kfold", "n_folds": 2, "val_fraction": 0.25}
+    ladder = {"rungs": ["main", "soup"], "n_seeds": 3, "headline": "soup"}
+    run = finetune(tiny_config(ladder=ladder, split=split, training={"epochs": 2, "select": "last"}), tmp_path / "run", quiet=True).folder
+    table = read_table(run / "predictions.parquet").query("part == 'test'")
+    assert not table["image_id"].duplicated().any()
+    for fold in range(2):
+        mixed = read_table(run / f"train/soup/fold{fold}/history.csv").iloc[0]
+        alone = [read_table(path / "history.csv")["val_loss"].iloc[-1] for path in run.glob(f"train/main/fold{fold}*")]
+        assert len(alone) == 3
+        assert mixed["val_loss"] <= min(alone) + 1e-6
+        assert 1 <= mixed["n_mixed"] <= 3
+
+
+def test_the_report_shows_the_ladder_and_can_be_written_again(climbed: Path) -> None:
+    from pipelines.finetune import rewrite_report
+
+    html = (climbed / "report.html").read_text()
+    for words in ("simple_cnn", "small_vgg", "Ensemble", "Prevalence", "Ladder"):
+        assert words.casefold() in html.casefold(), words
+    rewrite_report(climbed)
+    assert (climbed / "report.html").read_text() == html
