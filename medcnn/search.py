@@ -57,8 +57,11 @@ def _try_settings(
     run: Run, decided: Plan, space: Sequence[Dimension], found: Fingerprint, inputs: Inputs, draft: Path, *, study: str
 ) -> None:
     from medcnn.data.cache import open_cache
+    from medcnn.model.distributed import n_processes
     from medcnn.model.machine import inspect_machine
 
+    if run.config.jobs > 1 or n_processes() > 1:
+        run.say("search: settings are tried one after the other, by one process")
     machine, n_folds = inspect_machine(), run.config.search.n_folds
     for dimension in space:
         for value in dimension.choices or (dimension.low, dimension.high):
