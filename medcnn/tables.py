@@ -65,9 +65,6 @@ def split_hash(split: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
 
 
-# ---------------------------------------------------------------- schemes
-
-
 # ---------------------------------------------------------------- checks
 
 

@@ -62,6 +62,9 @@ def count_parts(manifest: pd.DataFrame, split: pd.DataFrame, labels: Sequence[st
     return counts.assign(_order=order).sort_values(["fold", "_order"]).drop(columns="_order").reset_index(drop=True)
 
 
+# ---------------------------------------------------------------- schemes
+
+
 def _folds(cohort: Cohort, plan: SplitPlan, seed: int, notes: list[str]) -> list[np.ndarray]:
     """For each fold the part of each image."""
     if plan.scheme == "given":

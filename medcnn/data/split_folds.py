@@ -39,8 +39,9 @@ def kfold_holdout(cohort: Cohort, plan: SplitPlan, seed: int, notes: list[str]) 
     else:
         dev, where = cohort.alone(~test), "given"
     note_units(dev if where == "given" else cohort, notes)
+    each_time = " in each repeat" if plan.n_repeats > 1 else ""
     notes.append(
-        f"The {where} test part ({cohort.n_patients(test)} patients) is the same in every fold; of the {cohort.n_patients(~test)} others, each is in val once."
+        f"The {where} test part ({cohort.n_patients(test)} patients) is the same in every fold; of the {cohort.n_patients(~test)} others, each is in val once{each_time}."
     )
     folds = []
     for share in _deal_repeats(dev, plan, seed, HOLDOUT_FOLDS, notes):

@@ -200,6 +200,7 @@ def test_dealt_test_part_is_the_same_in_every_repeat():
     split = deal(table, plan("kfold_holdout", n_folds=3, n_repeats=2, test_fraction=0.3), labels=labels, seed=1)
     parts = parts_of(split)
     assert parts.eq("test").nunique(axis=1).eq(1).all()
+    assert "each is in val once in each repeat." in split.attrs["notes"][0]
     tested = table.loc[parts.loc[table["image_id"], 0].eq("test").to_numpy(), "patient_id"].nunique()
     assert tested == pytest.approx(60, abs=1)
     assert parts[[0, 1, 2]].eq("val").to_numpy().tobytes() != parts[[3, 4, 5]].eq("val").to_numpy().tobytes()
