@@ -19,6 +19,7 @@ from medcnn.config_file import read_config
 from medcnn.tables import Record, read_records
 from pipelines.finetune import finetune
 
+SEEDS_APART = 100  # the models of a run take the seeds that follow its own, fold by fold
 SHOWN = ("auroc", "accuracy", "balanced_accuracy", "brier", "log_loss", "calibration_slope")
 
 
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs, one for each seed")
     asked = parser.parse_args()
     found = []
-    for seed in range(asked.seeds):
+    for seed in range(0, asked.seeds * SEEDS_APART, SEEDS_APART):
         config = read_config(asked.config, [*asked.overrides, f"seed={seed}"])
         run = finetune(config, asked.out / f"{config.name}_seed{seed}")
         found.append(row_of(run.folder, seed))

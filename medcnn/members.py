@@ -12,7 +12,7 @@ from medcnn.plan import Plan
 
 TRAINED: tuple[Rung, ...] = ("frozen", "simple_cnn", "main")  # rungs whose models are trained; soup and ensemble are made of them
 MEMBERS_FILE, MEMBER_TABLE = "members.json", "members.parquet"
-SEEDS_APART = 1000  # more than there are folds: no two models of a run share a seed
+SEEDS_APART = 10_000  # more than there can be folds: no two models of a run share a seed
 
 
 @dataclass(frozen=True, order=True)
