@@ -31,13 +31,13 @@ from medcnn.plan import SplitPlan
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIG = REPOSITORY / "configs" / "histology.yaml"
-TUNED = ("medcnn", "fastai", "autotimm mild")  # each finds its own learning rate
-# Trained at the first seed only, at another's rate: what the memory layout, their own augmentation, no head epoch or no fine-tuning make of it.
+TUNED = ("medcnn", "fastai", "fastai all layers", "autotimm mild")  # each finds its own learning rate
+# Trained at the first seed only, at another's rate: what the memory layout, its own augmentation or no fine-tuning makes of it.
 ASIDE = {
-    "fastai channels_last": "fastai",
-    "autotimm mild channels_last": "autotimm mild",
-    "autotimm": "autotimm mild",
     "medcnn all layers": "medcnn",
+    "autotimm mild channels_last": "autotimm mild",
+    "fastai all layers channels_last": "fastai all layers",
+    "autotimm": "autotimm mild",
     "medcnn frozen": "medcnn",
 }
 GRID = (1e-3, 3e-3, 3e-4, 1e-2)
