@@ -14,13 +14,14 @@ import pandas as pd
 from medcnn.artifact import read_stamp, write_file
 from medcnn.cohort import Exclusion, Finding, read_findings, read_fingerprint, read_flow
 from medcnn.config import Config
+from medcnn.energy import SOURCE
 from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
 from medcnn.evaluation.ladder import RungNumbers
 from medcnn.evaluation.selection import Selection
 from medcnn.members import Member, read_cost, read_members
 from medcnn.plan import Plan, read_plan
-from medcnn.report.facts import ErrorImage, OperatingPoint, RunFacts, RungFacts
+from medcnn.report.facts import Energy, ErrorImage, OperatingPoint, RunFacts, RungFacts
 from medcnn.runs import Run, read_ledger
 from medcnn.tables import Record, read_records, read_table, split_hash
 
@@ -59,6 +60,7 @@ def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[Member, Pa
         model=model_facts({member: trained[member] for member in read_members(predicted)}, decided, predicted),
         split_hash=split_hash(split),
         **ladder_facts(folders, trained),
+        energy=energy_used(trained),
         recalibration=calibrator.method,
         recalibration_info=recalibration_info(calibrator),
         seed=decided.seed,
@@ -119,7 +121,17 @@ def _rung_facts(numbers: RungNumbers, predicted: Path, trained: Mapping[Member, 
         n_models=len(members),
         n_parameters=sum(card["n_parameters"] for card in cards) / len(cards),
         cpu_seconds=sum(read_cost(trained[member])["cpu_seconds"] for member in made_of),
+        gpu_seconds=sum(read_cost(trained[member]).get("gpu_seconds", 0.0) for member in made_of) or None,
         images_per_second=read_cost(predicted)["images_per_second"] if numbers.rung != "ensemble" else None,
+    )
+
+
+def energy_used(trained: Mapping[Member, Path]) -> Energy | None:
+    """Watt-hours of all trainings; None unless each was measured, because a part of them would look like little."""
+    found = [read_cost(folder).get("watt_hours") for member, folder in trained.items() if member.rung in {"main", "simple_cnn"}]
+    known = [hours for hours in found if hours is not None]
+    return (
+        Energy(watt_hours=sum(known), source=f"training of {len(known)} networks; {SOURCE}") if found and len(known) == len(found) else None
     )
 
 

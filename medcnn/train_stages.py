@@ -11,6 +11,7 @@ import pandas as pd
 
 from medcnn.artifact import COST_FILE, file_digest, write_file
 from medcnn.config import Loss
+from medcnn.energy import metered
 from medcnn.executors import gather
 from medcnn.members import Member, plan_of, planned_members
 from medcnn.plan import Plan, read_plan
@@ -19,6 +20,7 @@ from medcnn.runs import Run, do_stage, reopen_run
 from medcnn.tables import label_matrix, read_table
 
 LEARNT_FROM = ("task", "labels", "seed", "image", "augment", "model", "training")  # sections of the plan that decide a model
+MUCH_WAITING = 0.3  # share of the time
 Inputs = Mapping[str, Path]  # audit, split, cache, plan, shortcuts and, for the rung frozen, features: their folders
 
 
@@ -141,8 +143,10 @@ def _fit_network(run: Run, member: Member, draft: Path, decided: Plan, inputs: I
 
     if is_saved(draft):  # it was stopped between the model and the stamp
         return remove_checkpoint(draft)
-    model, result = together(_fit_member, member, draft, decided, dict(inputs), run.progress)
-    _save(draft, model, result, decided, member)
+    with metered() as meter:
+        model, result = together(_fit_member, member, draft, decided, dict(inputs), run.progress)
+    run.say(f"{member.place}: {speed_words(result, decided.training.n_workers)}")
+    _save(draft, model, result, decided, member, watt_hours=meter.watt_hours)
     return remove_checkpoint(draft)  # only now: a kill before costs no epoch
 
 
@@ -207,13 +211,23 @@ def _fresh_model(decided: Plan, seed: int, loss: Loss) -> tuple[Any, Any]:
     return model, Signature(task=decided.task, mean=mean, std=std, loss=loss)
 
 
-def _save(draft: Path, model: Any, result: Any, decided: Plan, member: Member) -> None:
+def speed_words(result: Any, n_workers: int) -> str:
+    """How fast a training was and what bound it: the network, or waiting for images."""
+    waited = result.loading_seconds / max(result.seconds, 1e-9)
+    speed = f"{result.n_images / max(result.seconds, 1e-9):.0f} images/s"
+    if waited < MUCH_WAITING:
+        return f"{speed}, bound by the network ({waited:.0%} of the time waiting for images)"
+    more = f"more training.n_workers (now {n_workers}) or a lighter augment.policy may help"
+    return f"{speed}, bound by loading and augmenting images ({waited:.0%} of the time waiting for them): {more}"
+
+
+def _save(draft: Path, model: Any, result: Any, decided: Plan, member: Member, *, watt_hours: float | None = None) -> None:
     from medcnn.model.card import make_card, save_cost, save_model
 
     seed = member.seed(decided)
     history = result.history.assign(rung=member.rung, fold=member.fold, seed=seed)
     write_file(draft / "history.csv", history.to_csv(index=False).encode())
-    save_cost(draft, result)
+    save_cost(draft, result, device=decided.training.device, watt_hours=watt_hours)
     save_model(draft, model, make_card(decided, result, model, fold=member.fold, seed=seed))
 
 

@@ -15,6 +15,7 @@ from medcnn.config_file import explain_problems
 from medcnn.errors import InputError
 from medcnn.model.backbones import build_model
 from medcnn.model.catalogue import count_multiply_adds, count_parameters
+from medcnn.model.devices import choose_device
 from medcnn.model.signature import Signature, count_outputs
 from medcnn.model.training import TrainingResult
 from medcnn.model.weights import read_state_dict, weights_source
@@ -95,18 +96,21 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
     write_file(folder / CARD, (card.model_dump_json(indent=1) + "\n").encode())
 
 
-def save_cost(folder: Path, result: TrainingResult) -> None:
+def save_cost(folder: Path, result: TrainingResult, *, device: str, watt_hours: float | None = None) -> None:
     """Write what the training cost, apart from the card: equal trainings give equal cards, but never take equally long.
 
-    training_seconds, cpu_seconds: of the whole training. images_per_second: training images per second of wall time.
-    loading_share: of the wall time, what was spent waiting for images.
+    training_seconds, cpu_seconds: of the whole training; gpu_seconds: those of the wall seconds that a GPU was held.
+    images_per_second: training images per second of wall time. loading_share: of the wall time, what was spent waiting for
+    images. watt_hours: of this process since its last start, where they were measured.
     """
     seconds = max(result.seconds, 1e-9)
     cost = {
         "training_seconds": round(result.seconds, 3),
         "cpu_seconds": round(result.cpu_seconds, 3),
+        "gpu_seconds": round(result.seconds, 3) if choose_device(device).type == "cuda" else 0.0,
         "images_per_second": round(result.n_images / seconds, 3),
         "loading_share": round(result.loading_seconds / seconds, 4),
+        **({} if watt_hours is None else {"watt_hours": round(watt_hours, 4)}),
     }
     write_file(folder / COST_FILE, (json.dumps(cost, indent=1) + "\n").encode())
 

@@ -81,7 +81,7 @@ def test_what_it_cost_stands_apart_from_what_it_is(trained: tuple[torch.nn.Modul
     for name, some in (("a", result), ("b", again)):
         (tmp_path / name).mkdir()
         assert not is_saved(tmp_path / name)
-        save_cost(tmp_path / name, some)
+        save_cost(tmp_path / name, some, device="cpu", watt_hours=None if name == "a" else 1.25)
         save_model(tmp_path / name, model, make_card(plan_for(model_plan(dropout=0.2)), some, model, fold=2, seed=1))
         assert is_saved(tmp_path / name)
     assert (tmp_path / "a" / CARD).read_bytes() == (tmp_path / "b" / CARD).read_bytes()
@@ -89,6 +89,8 @@ def test_what_it_cost_stands_apart_from_what_it_is(trained: tuple[torch.nn.Modul
     assert cost["training_seconds"] == pytest.approx(again.seconds, abs=1e-3) and cost["cpu_seconds"] == 1.5
     assert cost["images_per_second"] == pytest.approx(again.images_per_second, abs=1e-3)
     assert cost["loading_share"] == pytest.approx(3 / again.seconds, abs=1e-4)
+    assert (cost["watt_hours"], cost["gpu_seconds"]) == (1.25, 0.0)
+    assert "watt_hours" not in json.loads((tmp_path / "a" / COST_FILE).read_text())
 
 
 def test_weights_of_another_model_are_refused(trained: tuple[torch.nn.Module, ModelCard, TrainingResult], tmp_path: Path) -> None:
