@@ -4,7 +4,7 @@
     python -m benchmarks.ablations --data ../shared/data --out reports/ablations --table > table.md
 
 A row is one training: task, option, seed. Rows already in OUT/rows.jsonl are not done again, so a run that was cut goes on;
-all options get their first two seeds before any gets a third. --minutes is CPU time, over all starts. The hold-out of a task
+those of most interest get their first two seeds first, and a third one last. --minutes is CPU time, over all starts. The hold-out of a task
 is read once by each trained model and chooses nothing; where a part chooses an epoch or a soup, it is cut from the pool.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,13 @@ class Option:
     with_val: bool = False
     against: str = "default"
     n_seeds: int = N_SEEDS
+    rank: int = 1  # 0 is measured first
     views: int = 0  # test-time augmentation of the models of `against`; 0: it is trained
     mixture: str = ""  # ensemble or soup of the models of `against`
 
 
-HISTOLOGY = [
+Change = tuple[str, dict[str, Any]]
+HISTOLOGY: list[Change] = [
     ("backbone_lr_factor 1.0", {"backbone_lr_factor": 1.0}),
     ("backbone_lr_factor 0.1", {"backbone_lr_factor": 0.1}),
     ("layer_decay 0.75 (factor 1)", {"layer_decay": 0.75, "backbone_lr_factor": 1.0}),
@@ -67,7 +70,7 @@ HISTOLOGY = [
     ("imbalance oversample", {"imbalance": "oversample"}),
     ("accumulate 2", {"accumulate": 2}),
 ]
-XRAYS = [
+XRAYS: list[Change] = [
     ("label_smoothing 0", {"label_smoothing": 0.0}),
     ("label_smoothing 0.1", {"label_smoothing": 0.1}),
     ("ema_decay 0.99", {"ema_decay": 0.99}),
@@ -79,36 +82,39 @@ XRAYS = [
     ("cutmix 1.0", {"cutmix": 1.0, "label_smoothing": 0.0}),
     ("loss focal", {"loss": "focal", "label_smoothing": 0.0}),
 ]
-TWO_SEEDS = {
+LATER = {  # with two seeds
     "accumulate 2", "weight_decay 0", "weight_decay 0.1", "label_smoothing 0.1", "cutmix 1.0", "loss focal", "imbalance class_balanced",
-    "imbalance logit_adjusted", "imbalance oversample",
+    "imbalance oversample",
 }  # fmt: skip
 
 
 def make_options() -> list[Option]:
-    """Everything that is measured, in the order it is measured in."""
-    found = [Option(task=task, name="default", against="") for task in ("histology", "pneumonia", "findings", "grades")]
-    found += [_of("histology", *one) for one in HISTOLOGY] + [_of("pneumonia", *one) for one in XRAYS]
+    """Everything that is measured."""
+    found = [Option(task=task, name="default", against="", rank=0) for task in ("histology", "pneumonia", "findings", "grades")]
     found += [
         Option(task="findings", name="loss asymmetric", training={"loss": "asymmetric"}),
         Option(task="grades", name="loss ordinal (CORN)", training={"loss": "ordinal"}),
-        Option(task="histology", name="drop_path 0.1", model={"drop_path": 0.1}, n_seeds=2),
+        *(Option(task=task, name="no augmentation", policy="none") for task in ("histology", "pneumonia")),
     ]
-    found += [Option(task=task, name="no augmentation", policy="none") for task in ("histology", "pneumonia")]
+    on_histology, on_xrays = ([_of(task, *one) for one in some] for task, some in (("histology", HISTOLOGY), ("pneumonia", XRAYS)))
+    found += [option for pair in zip_longest(on_histology, on_xrays) for option in pair if option]  # in turn, as a run may be cut
+    found.append(Option(task="histology", name="drop_path 0.1", model={"drop_path": 0.1}, n_seeds=2, rank=2))
+    best, last = {"select": "best"}, "val part, last epoch"
     for task in ("histology", "pneumonia"):
-        best, last = {"select": "best"}, "val part, last epoch"
-        found.append(Option(task=task, name=last, with_val=True, against="default"))
-        found.append(Option(task=task, name="val part, best epoch", training=best, with_val=True, against=last))
+        found.append(Option(task=task, name=last, with_val=True))
+        found.append(Option(task=task, name="val part, best epoch", training=best, with_val=True, against=last, rank=2))
     patient = best | {"patience": 1}
-    found.append(Option(task="pneumonia", name="val part, patience 1", training=patient, with_val=True, against=last, n_seeds=2))
+    found.append(Option(task="pneumonia", name="val part, patience 1", training=patient, with_val=True, against=last, n_seeds=2, rank=2))
     found += [Option(task="histology", name=f"{n} views", views=n) for n in (4, 8)] + [Option(task="pneumonia", name="4 views", views=4)]
     for task in ("histology", "pneumonia"):
-        found += [Option(task=task, name=f"{mix} of 3", mixture=mix, against=last, n_seeds=1) for mix in ("ensemble", "soup")]
+        found.append(Option(task=task, name="ensemble of 3", mixture="ensemble", n_seeds=1))
+        found.append(Option(task=task, name="soup of 3", mixture="soup", against=last, n_seeds=1))
     return found
 
 
 def _of(task: str, name: str, training: dict[str, Any]) -> Option:
-    return Option(task=task, name=name, training=training, n_seeds=2 if name in TWO_SEEDS else N_SEEDS)
+    later = name in LATER
+    return Option(task=task, name=name, training=training, n_seeds=2 if later else N_SEEDS, rank=2 if later else 1)
 
 
 # ---------------------------------------------------------------- one row
@@ -220,12 +226,12 @@ def _asked(bench: Bench, model: torch.nn.Module, signature: Signature, *, views:
 
 
 def run_all(benches: dict[str, Bench], store: Store, minutes: float) -> None:
-    """Every row that is not there yet: two seeds of everything, then the third, then what is made of three."""
+    """Every row that is not there yet, by rank; what is made of three models comes last."""
     started, before = time.process_time(), sum(row["cpu_seconds"] for row in store.rows)
     options = make_options()
     singles = [option for option in options if not option.mixture]
-    todo = [(option, seed) for seeds in ((0, 1), (2,)) for option in singles for seed in seeds if seed < option.n_seeds]
-    todo.sort(key=lambda one: (one[1] == N_SEEDS - 1, one[0].against != "", not one[0].with_val))
+    todo = [(option, seed) for option in singles for seed in range(option.n_seeds)]
+    todo.sort(key=lambda one: one[0].rank + (2 if one[1] == N_SEEDS - 1 else 0))
     for option, seed in [*todo, *((option, 0) for option in options if option.mixture)]:
         if store.has(option.task, option.name, seed) or before + time.process_time() - started > 60 * minutes:
             continue

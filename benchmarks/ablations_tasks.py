@@ -56,12 +56,14 @@ class Bench:
         """Log-loss of each hold-out image, float (n_test,); multilabel: mean over its known labels, NaN where none is."""
         y, p = self.y[self.test], np.clip(probabilities, 1e-7, 1 - 1e-7)
         if self.task == "multiclass":
-            return -np.log(p[np.arange(len(y)), y.argmax(axis=1)])
+            chosen: np.ndarray = -np.log(p[np.arange(len(y)), y.argmax(axis=1)])
+            return chosen
         each = -np.where(y == 1, np.log(p), np.log1p(-p))
         known = ~np.isnan(y)
         n_known = known.sum(axis=1)
         total = np.where(known, each, 0.0).sum(axis=1)
-        return np.divide(total, n_known, out=np.full(len(y), np.nan), where=n_known > 0)
+        mean: np.ndarray = np.divide(total, n_known, out=np.full(len(y), np.nan), where=n_known > 0)
+        return mean
 
 
 def make_benches(data: Path, configs: Path, out: Path) -> dict[str, Bench]:
