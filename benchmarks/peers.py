@@ -1,13 +1,13 @@
 """Against fastai and AutoTimm: CPU seconds to the same validation AUROC, from the same weights, files and split, on one thread.
 
     python3 -m venv PEERS && PEERS/bin/pip install -r benchmarks/peers_env.txt && PEERS/bin/pip install --no-deps -e .
-    PEERS/bin/python -m benchmarks.peers --work FOLDER [--epochs 4] [--tuning-epochs 2] [--aside] [--out benchmarks/results]
+    PEERS/bin/python -m benchmarks.peers --work FOLDER [--epochs 4] [--tuning-epochs 2] [--aside VARIANT ...] [--out benchmarks/results]
 
 Every training is a process of its own (benchmarks/peers_training.py), one after another, the systems in turn so that what
 else the machine does falls on all alike; finished ones are kept in FOLDER and not repeated. First each system's learning
 rate is chosen by short trainings at seed TUNING_SEED: the one of the grid with the highest validation AUROC, averaged over
 the epochs. Then each is trained at SEEDS. The target is the lowest, over systems and seeds, of the best validation AUROC,
-less MARGIN: all reach it. No choice looks at the test part. --aside adds one training each of the variants in ASIDE.
+less MARGIN: all reach it. No choice looks at the test part. --aside adds one training each of variants.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,14 @@ from medcnn.plan import SplitPlan
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIG = REPOSITORY / "configs" / "histology.yaml"
-TUNED = ("medcnn", "fastai", "fastai all layers", "autotimm mild")  # each finds its own learning rate
-# Trained at the first seed only, at another's rate: what the memory layout, its own augmentation or no fine-tuning makes of it.
+TUNED = ("medcnn", "fastai", "fastai all layers", "autotimm mild")  # each finds its learning rate; the better way of fastai goes on
+# Trained at the first seed only, each at the learning rate of a tuned system.
 ASIDE = {
-    "medcnn all layers": "medcnn",
     "autotimm mild channels_last": "autotimm mild",
-    "fastai all layers channels_last": "fastai all layers",
     "autotimm": "autotimm mild",
+    "fastai": "fastai",
+    "fastai all layers channels_last": "fastai all layers",
+    "medcnn all layers": "medcnn",
     "medcnn frozen": "medcnn",
 }
 GRID = (1e-3, 3e-3, 3e-4, 1e-2)
@@ -103,28 +104,30 @@ def tune(work: Path, config: Config, grid: Iterable[float], epochs: int) -> list
     return [run(job, work, config) for job in jobs]
 
 
-def chosen_rates(tuned: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """System -> the learning rate whose validation AUROC, averaged over the epochs, is highest."""
+def chosen_rates(tuned: Sequence[dict[str, Any]]) -> tuple[dict[str, float], tuple[str, ...]]:
+    """System -> the learning rate whose validation AUROC, averaged over the epochs, is highest; and of each package its best system."""
     best: dict[str, tuple[float, float]] = {}
     for result in tuned:
-        mean = statistics.mean(result["val_auroc"])
-        best[result["system"]] = max(best.get(result["system"], (0.0, 0.0)), (mean, result["learning_rate"]))
-    return {system: rate for system, (_, rate) in best.items()}
+        found = (statistics.mean(result["val_auroc"]), result["learning_rate"])
+        best[result["system"]] = max(best.get(result["system"], (0.0, 0.0)), found)
+    packages = dict.fromkeys(name.partition(" ")[0] for name in best)
+    finalists = tuple(
+        max((name for name in best if name.partition(" ")[0] == package), key=lambda name: best[name]) for package in packages
+    )
+    return {name: rate for name, (_, rate) in best.items()}, finalists
 
 
-def compare(work: Path, config: Config, rates: Mapping[str, float], seeds: Iterable[int], epochs: int) -> list[dict[str, Any]]:
-    """The trainings that count: each system at each seed."""
-    jobs = [{"system": name, "learning_rate": rate, "seed": seed, "epochs": epochs} for seed in seeds for name, rate in rates.items()]
-    return [run(job, work, config) for job in jobs]
+def final_jobs(rates: Mapping[str, float], finalists: Iterable[str], seeds: Iterable[int], epochs: int) -> list[dict[str, Any]]:
+    """The trainings that count: each finalist at each seed, the systems in turn."""
+    return [{"system": name, "learning_rate": rates[name], "seed": seed, "epochs": epochs} for seed in seeds for name in finalists]
 
 
-def look_aside(work: Path, config: Config, rates: Mapping[str, float], epochs: int) -> list[dict[str, Any]]:
+def aside_jobs(rates: Mapping[str, float], variants: Iterable[str], epochs: int) -> list[dict[str, Any]]:
     """One training of each variant; a logistic regression on frozen features knows one epoch."""
-    jobs = [
-        {"system": name, "learning_rate": rates[base], "seed": SEEDS[0], "epochs": 1 if "frozen" in name else epochs}
-        for name, base in ASIDE.items()
+    return [
+        {"system": name, "learning_rate": rates[ASIDE[name]], "seed": SEEDS[0], "epochs": 1 if "frozen" in name else epochs}
+        for name in variants
     ]
-    return [run(job, work, config) for job in jobs]
 
 
 def main() -> None:
@@ -134,7 +137,7 @@ def main() -> None:
     parser.add_argument("--tuning-epochs", type=int, default=2)
     parser.add_argument("--grid", type=float, nargs="+", default=GRID, help="learning rates to choose from")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--aside", action="store_true", help="train the variants too")
+    parser.add_argument("--aside", nargs="*", default=[], choices=[*ASIDE], help="variants to train too")
     parser.add_argument("--only", help="train this system alone, at seed 0 and the first learning rate, and stop: to try it out")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results", help="folder of peers.md and peers.csv")
     arguments = parser.parse_args()
@@ -146,9 +149,9 @@ def main() -> None:
         print(run({"system": arguments.only, "learning_rate": GRID[1], "seed": SEEDS[0], "epochs": arguments.epochs}, work, config))
         return
     tuned = tune(work, config, arguments.grid, arguments.tuning_epochs)
-    rates = chosen_rates(tuned)
-    final = compare(work, config, rates, arguments.seeds, arguments.epochs)
-    aside = look_aside(work, config, rates, arguments.epochs) if arguments.aside else []
+    rates, finalists = chosen_rates(tuned)
+    final = [run(job, work, config) for job in final_jobs(rates, finalists, arguments.seeds, arguments.epochs)]
+    aside = [run(job, work, config) for job in aside_jobs(rates, arguments.aside, arguments.epochs)]
     write_results(arguments.out, tuned, final, aside, pd.read_csv(work / SPLIT))
 
 

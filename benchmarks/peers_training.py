@@ -27,7 +27,7 @@ def train_medcnn(job: Job, clock: Clock) -> float:
     """
     import pandas as pd
 
-    from medcnn import cohort_stages, model_stages, train_stages
+    from medcnn import cohort_stages, model_stages, predict_stages, train_stages
     from medcnn.config_file import read_config
     from medcnn.runs import open_run
 
@@ -45,7 +45,7 @@ def train_medcnn(job: Job, clock: Clock) -> float:
     trained = train_stages.train(run, inputs)
     if rung == "frozen":
         clock.end_epoch()
-    predicted = pd.read_parquet(train_stages.predict(run, inputs, trained)[rung] / "predictions.parquet")
+    predicted = pd.read_parquet(predict_stages.predict(run, inputs, trained)[rung] / "predictions.parquet")
     label = next(name.removeprefix("y_") for name in predicted.columns if name.startswith("y_"))
     val, test = (auroc(rows[f"y_{label}"], rows[f"p_{label}"]) for rows in (predicted[predicted["part"] == part] for part in PARTS[1:]))
     (folder,) = trained.values()
