@@ -30,7 +30,7 @@ def predict(run: Run, inputs: Inputs, trained: Mapping[Member, Path]) -> dict[Ru
     """
     decided = read_plan(inputs["plan"] / "plan.yaml")
     folders: dict[Rung, Path] = {}
-    for rung in decided.ladder.rungs:
+    for rung in sorted(decided.ladder.rungs, key=lambda rung: rung == "ensemble"):  # last, wherever it stands: it is made of the others
         if rung == "ensemble":
             of_rungs = {name: folders[name] for name in trained_rungs(decided) if name in folders}
             folders[rung] = _predict_mean(run, decided, of_rungs, trained)
@@ -38,7 +38,7 @@ def predict(run: Run, inputs: Inputs, trained: Mapping[Member, Path]) -> dict[Ru
             folders[rung] = _predict_without_network(run, rung, decided, inputs)
         else:
             folders[rung] = _predict_rung(run, rung, decided, inputs, {m: folder for m, folder in trained.items() if m.rung == rung})
-    return folders
+    return {rung: folders[rung] for rung in decided.ladder.rungs}
 
 
 def _predict_rung(run: Run, rung: Rung, decided: Plan, inputs: Inputs, trained: Mapping[Member, Path]) -> Path:

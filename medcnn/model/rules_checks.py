@@ -72,6 +72,9 @@ def check_ladder(rungs: tuple[str, ...], headline: str, *, pretrained: bool, n_s
     n_trained = sum(rung in TRAINED for rung in rungs)
     problems = {
         "names no rung; expected main at least": not rungs,
+        f"names no rung that is trained ({', '.join(rungs)}), so there is no model to explain or to apply; add main, simple_cnn or frozen": (
+            bool(rungs) and n_trained == 0 and not {"soup", "ensemble"} & {*rungs}
+        ),
         f"names a rung twice: {', '.join(rungs)}; expected each once": len(set(rungs)) < len(rungs),
         "has frozen, which needs pretrained features, but model.pretrained is false; take frozen out, or set model.pretrained=true": (
             "frozen" in rungs and not pretrained
