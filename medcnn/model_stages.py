@@ -19,7 +19,7 @@ from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
 from medcnn.members import MEMBER_TABLE, Member, read_members, representatives
 from medcnn.plan import Plan, read_plan, write_plan
-from medcnn.runs import Run, append_ledger, do_stage, ledger_entry, read_ledger
+from medcnn.runs import Run, do_stage, ledger_entry, note_opening, read_ledger
 from medcnn.tables import (
     MANIFEST_COLUMNS,
     Task,
@@ -91,8 +91,8 @@ def evaluate(run: Run, audited: Path, predicted: Path, calibrated: Path, planned
         raw = raw.merge(_covariates(manifest), on="image_id", validate="many_to_one")
         final = assess_both(raw, Calibrator.read(calibrated), run.config.evaluation, task=task, draft=draft)
         write_table(final, draft / "predictions.parquet")
-        append_ledger(
-            run.ledger,
+        note_opening(
+            run,
             ledger_entry(run.config.name, digest(run.config.model_dump(mode="json")), file_digest(draft / "predictions.parquet")),
         )
 
@@ -133,7 +133,7 @@ def ladder(run: Run, predicted: Mapping[Rung, Path], evaluated: Path, planned: P
         tables = {str(rung): _recalibrated(run, folder, decided) for rung, folder in predicted.items()}
         members = {str(rung): _of_single_models(folder) for rung, folder in predicted.items()}
         numbers = ladder_numbers(tables, run.config.evaluation, task=decided.task, headline=decided.ladder.headline, members=members)
-        chosen = _out_of_fold(tables, decided)
+        chosen = out_of_fold(tables, decided)
         best = corrected_best(chosen, run.config.evaluation, task=decided.task) if chosen and run.config.evaluation.n_bootstrap else None
         found = {"rungs": [rung.as_dict() for rung in numbers], "selection": best.as_dict() if best else None}
         (draft / "ladder.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -161,11 +161,16 @@ def _of_single_models(predicted: Path) -> list[pd.DataFrame]:
     return [table for _, table in read_table(path).groupby(["seed", "fold"], sort=True)]
 
 
-def _out_of_fold(tables: Mapping[str, pd.DataFrame], decided: Plan) -> dict[str, pd.DataFrame]:
-    """Rows that several rungs predicted out of fold: test rows of a cross-validation, val rows beside a common test part."""
-    part = {"kfold": "test", "leave_site_out": "test", "kfold_holdout": "val"}.get(decided.split.scheme)
-    found = {rung: table[table["part"] == part] for rung, table in tables.items() if rung not in {"prevalence", "shortcuts"}}
-    return found if part and len(found) > 1 else {}
+def out_of_fold(tables: Mapping[str, pd.DataFrame], decided: Plan) -> dict[str, pd.DataFrame]:
+    """Rows that several rungs predicted out of fold: test rows of a cross-validation, val rows beside a common test part.
+
+    Of val rows without the soup, which was mixed by them. Nothing for a single split.
+    """
+    part = "val" if decided.split.scheme == "kfold_holdout" else "test"
+    left_out = {"prevalence", "shortcuts"} | ({"soup"} if part == "val" else set())
+    found = {rung: table[table["part"] == part] for rung, table in tables.items() if rung not in left_out}
+    several = part == "val" or any(table["fold"].nunique() > 1 for table in found.values())
+    return found if several and len(found) > 1 else {}
 
 
 def explain(run: Run, cached: Path, trained: Mapping[Member, Path], evaluated: Path, planned: Path) -> Path:

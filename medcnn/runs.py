@@ -22,7 +22,29 @@ CONFIG_FILE = "config.yaml"
 LEDGER_FILE = "test_ledger.jsonl"
 COHORT_STAGES = ("ingest", "audit", "fingerprint", "split", "cache", "shortcuts")
 
-PLANNING = ("rules", "rules_split", "rules_image", "rules_model", "rules_training", "rules_checks", "decisions", "machine", "measure")
+PLANNING = (
+    "rules",
+    "rules_split",
+    "rules_image",
+    "rules_model",
+    "rules_training",
+    "rules_checks",
+    "recipe",
+    "decisions",
+    "machine",
+    "measure",
+)
+
+AVERAGING = (
+    "ensemble",
+    "baseline",
+    "calibration_rows",
+    "levels",
+    "estimates",
+    "recalibration",
+    "recalibrated_predictions",
+    "multiclass_recalibration",
+)
 
 DEALING = ("data/split", "data/split_folds", "data/split_given", "data/split_units", "data/stratification")
 
@@ -45,7 +67,7 @@ ROOMS = {
         "data/shortcut_model",
         "data/shortcuts",
         "data/shortcut_features",
-        "evaluation/ensemble",
+        *(f"evaluation/{name}" for name in AVERAGING),
     ),
     "calibrate": ("evaluation",),
     "evaluate": ("evaluation", "tables"),
@@ -151,6 +173,12 @@ def append_ledger(path: Path, entry: Mapping[str, Any]) -> None:
     line = json.dumps(entry, sort_keys=True) + "\n"
     before = path.read_bytes() if path.exists() else b""
     write_file(path, before + line.encode())
+
+
+def note_opening(run: Run, entry: Mapping[str, Any]) -> None:
+    """Add one line to the run's test ledger; runs that share a cohort may do so at the same time."""
+    with FileLock(run.ledger.with_name(f".{LEDGER_FILE}.lock")):
+        append_ledger(run.ledger, entry)
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:

@@ -79,7 +79,13 @@ VAL = {"scheme": "holdout"}
     ("ladder", "model", "split", "message", "mended"),
     [
         ({"rungs": []}, "resnet18", VAL, "names no rung", {"rungs": ["main"]}),
-        ({"rungs": ["prevalence", "shortcuts"]}, "resnet18", VAL, "no rung that is trained.*simple_cnn", {"rungs": ["prevalence", "frozen"]}),
+        (
+            {"rungs": ["prevalence", "shortcuts"]},
+            "resnet18",
+            VAL,
+            "no rung that is trained.*simple_cnn",
+            {"rungs": ["prevalence", "frozen"]},
+        ),
         ({"rungs": ["main", "main"]}, "resnet18", VAL, "twice: main, main", {"rungs": ["main"]}),
         ({"rungs": ["frozen", "main"]}, "simple_cnn", VAL, "model.pretrained is false", {"rungs": ["main"]}),
         ({"rungs": ["main", "soup"]}, "resnet18", VAL, "n_seeds is 1", {"rungs": ["main", "soup"], "n_seeds": 2}),

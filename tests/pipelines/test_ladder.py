@@ -109,7 +109,9 @@ def test_a_soup_is_one_model_a_fold_and_no_worse_on_val(tmp_path: Path) -> None:
 
 def test_an_ensemble_may_stand_before_what_it_is_made_of(tmp_path: Path) -> None:
     rungs = ["simple_cnn", "ensemble", "main"]
-    run = finetune(tiny_config(ladder={"rungs": rungs}, model={"name": "small_vgg"}, training=TRAINING), tmp_path / "run", quiet=True).folder
+    run = finetune(
+        tiny_config(ladder={"rungs": rungs}, model={"name": "small_vgg"}, training=TRAINING), tmp_path / "run", quiet=True
+    ).folder
     p = {rung: read_table(run / "predict" / rung / "predictions.parquet")["p_nodule"] for rung in rungs}
     np.testing.assert_allclose(p["ensemble"], (p["simple_cnn"] + p["main"]) / 2, atol=1e-12)
     assert [rung["rung"] for rung in json.loads((run / "ladder/ladder.json").read_text())["rungs"]] == rungs

@@ -1,0 +1,54 @@
+"""What a stage's result depends on, and the test ledger."""
+
+import ast
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import medcnn
+from medcnn.config import Config
+from medcnn.runs import ROOMS, Run, note_opening, read_ledger
+
+ROOT = Path(medcnn.__file__).parent
+NOT_DECIDING = {  # stage -> what its source imports, but its result does not depend on
+    "fingerprint": {"data/sources"},
+    "cache": {"data/pseudonyms"},
+    "predict": {"data/shortcut_findings", "data/stratification", "evaluation/calibration", "evaluation/folds", "evaluation/logistic"},
+    "search": {"data/cache"},
+    "explain": {"model/signature"},
+}
+TO_MEASURE = {f"model/{name}" for name in ("backbones", "batches", "devices", "optimisation", "signature", "weights")}
+
+
+def files(room: str) -> set[str]:
+    found = (ROOT / room).glob("*.py") if (ROOT / room).is_dir() else [ROOT / f"{room}.py"]
+    return {file.relative_to(ROOT).with_suffix("").as_posix() for file in found}
+
+
+def imported(file: str) -> set[str]:
+    """Files of the rooms that a file imports, by name."""
+    nodes = [node for node in ast.walk(ast.parse((ROOT / f"{file}.py").read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    names = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names} | {str(node.module) for node in nodes}
+    paths = {name.removeprefix("medcnn.").replace(".", "/") for name in names if name.startswith("medcnn.")}
+    return {path for path in paths if (ROOT / f"{path}.py").is_file() and path.split("/")[0] in {"data", "model", "evaluation"}}
+
+
+@pytest.mark.parametrize("stage", ROOMS)
+def test_a_stage_is_redone_when_source_that_it_imports_changes(stage: str) -> None:
+    own = set().union(*map(files, ROOMS[stage]))
+    assert own
+    lacking = set().union(*map(imported, own)) - own - NOT_DECIDING.get(stage, set()) - (TO_MEASURE if stage == "plan" else set())
+    assert not lacking, f"{stage}: {sorted(lacking)}"
+
+
+def test_the_guess_of_the_prevalence_is_redone_with_its_source() -> None:
+    assert "evaluation/baseline" in ROOMS["predict"]  # predict_stages.py imports it, and is in no room itself
+
+
+def test_openings_by_several_runs_at_once_are_all_noted(tmp_path: Path) -> None:
+    config = Config.model_validate({"name": "one", "data": {"source": "phantom"}})
+    runs = [Run(config, tmp_path / f"run{number}", tmp_path, shared=True) for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda run: note_opening(run, {"name": run.folder.name}), runs))
+    assert {entry["name"] for entry in read_ledger(runs[0].ledger)} == {run.folder.name for run in runs}
