@@ -33,7 +33,7 @@ def main() -> None:
     found = []
     for seed in range(0, asked.seeds * SEEDS_APART, SEEDS_APART):
         config = read_config(asked.config, [*asked.overrides, f"seed={seed}"])
-        run = finetune(config, asked.out / f"{config.name}_seed{seed}")
+        run = finetune(config, asked.out / f"{config.name}_seed{seed}", update=True)
         found.append(row_of(run.folder, seed))
         print(json.dumps(found[-1]), flush=True)
     print(as_table(found))
