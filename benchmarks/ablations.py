@@ -52,21 +52,21 @@ class Option:
 
 Change = tuple[str, dict[str, Any]]
 HISTOLOGY: list[Change] = [
+    ("freeze_backbone", {"freeze_backbone": True}),
     ("backbone_lr_factor 1.0", {"backbone_lr_factor": 1.0}),
+    ("head_epochs 0", {"head_epochs": 0}),
+    ("learning_rate x 3", {"learning_rate": 6e-3}),
+    ("learning_rate x 0.3", {"learning_rate": 6e-4}),
+    ("imbalance loss_weights", {"imbalance": "loss_weights"}),
     ("backbone_lr_factor 0.1", {"backbone_lr_factor": 0.1}),
     ("layer_decay 0.75 (factor 1)", {"layer_decay": 0.75, "backbone_lr_factor": 1.0}),
-    ("head_epochs 0", {"head_epochs": 0}),
-    ("freeze_backbone", {"freeze_backbone": True}),
-    ("learning_rate x 0.3", {"learning_rate": 6e-4}),
-    ("learning_rate x 3", {"learning_rate": 6e-3}),
     ("ema_decay 0.99", {"ema_decay": 0.99}),
-    ("label_smoothing 0.1", {"label_smoothing": 0.1}),
+    ("imbalance logit_adjusted", {"imbalance": "logit_adjusted"}),
     ("mixup 0.2", {"mixup": 0.2}),
+    ("label_smoothing 0.1", {"label_smoothing": 0.1}),
     ("cutmix 1.0", {"cutmix": 1.0}),
     ("loss focal", {"loss": "focal"}),
-    ("imbalance loss_weights", {"imbalance": "loss_weights"}),
     ("imbalance class_balanced", {"imbalance": "class_balanced"}),
-    ("imbalance logit_adjusted", {"imbalance": "logit_adjusted"}),
     ("imbalance oversample", {"imbalance": "oversample"}),
     ("accumulate 2", {"accumulate": 2}),
 ]
@@ -90,11 +90,15 @@ LATER = {  # with two seeds
 
 def make_options() -> list[Option]:
     """Everything that is measured."""
-    found = [Option(task=task, name="default", against="", rank=0) for task in ("histology", "pneumonia", "findings", "grades")]
+    found = [Option(task=task, name="default", against="", rank=0) for task in ("histology", "pneumonia", "findings")]
     found += [
         Option(task="findings", name="loss asymmetric", training={"loss": "asymmetric"}),
-        Option(task="grades", name="loss ordinal (CORN)", training={"loss": "ordinal"}),
+        Option(task="histology", name="4 views", views=4),
+        Option(task="histology", name="8 views", views=8),
+        Option(task="pneumonia", name="4 views", views=4),
         *(Option(task=task, name="no augmentation", policy="none") for task in ("histology", "pneumonia")),
+        Option(task="grades", name="default", against="", rank=2),
+        Option(task="grades", name="loss ordinal (CORN)", training={"loss": "ordinal"}, rank=2),
     ]
     on_histology, on_xrays = ([_of(task, *one) for one in some] for task, some in (("histology", HISTOLOGY), ("pneumonia", XRAYS)))
     found += [option for pair in zip_longest(on_histology, on_xrays) for option in pair if option]  # in turn, as a run may be cut
@@ -105,7 +109,6 @@ def make_options() -> list[Option]:
         found.append(Option(task=task, name="val part, best epoch", training=best, with_val=True, against=last, rank=2))
     patient = best | {"patience": 1}
     found.append(Option(task="pneumonia", name="val part, patience 1", training=patient, with_val=True, against=last, n_seeds=2, rank=2))
-    found += [Option(task="histology", name=f"{n} views", views=n) for n in (4, 8)] + [Option(task="pneumonia", name="4 views", views=4)]
     for task in ("histology", "pneumonia"):
         found.append(Option(task=task, name="ensemble of 3", mixture="ensemble", n_seeds=1))
         found.append(Option(task=task, name="soup of 3", mixture="soup", against=last, n_seeds=1))

@@ -12,7 +12,7 @@ from medcnn.tables import Task
 
 N_XRAYS, VAL_SHARE = 1500, 0.15
 N_GROUPS = {"histology": 200, "findings": 400}
-GRADES, CONTRAST, SPREAD = (0.4, 0.3, 0.2, 0.1), 14.0, 7.0  # of the made-up ordinal task: shares; grey levels per grade, and their SD
+GRADES, CONTRAST, SPREAD = (0.4, 0.3, 0.2, 0.1), 30.0, 15.0  # of the made-up ordinal task: shares; grey levels per grade, and their SD
 
 
 @dataclass(frozen=True, kw_only=True)
