@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,13 +102,21 @@ def ladder_facts(folders: Mapping[str, Path], trained: Mapping[Member, Path]) ->
     found = json.loads((folders["ladder"] / "ladder.json").read_text(encoding="utf-8"))
     return {
         "ladder": [
-            _rung_facts(RungNumbers.from_dict(numbers), folders[f"predict/{numbers['rung']}"], trained) for numbers in found["rungs"]
+            _rung_facts(RungNumbers.from_dict(numbers), folders[f"predict/{numbers['rung']}"], trained, folders.get("features"))
+            for numbers in found["rungs"]
         ],
         "selection": Selection.from_dict(found["selection"]) if found["selection"] else None,
     }
 
 
-def _rung_facts(numbers: RungNumbers, predicted: Path, trained: Mapping[Member, Path]) -> RungFacts:
+def cpu_seconds_of(members: Iterable[Member], trained: Mapping[Member, Path], featured: Path | None) -> float:
+    """CPU seconds of the models' training; of frozen ones also of the features, which are computed once for all of them."""
+    members = list(members)
+    stamp = read_stamp(featured) if featured and any(member.rung == "frozen" for member in members) else None
+    return sum(read_cost(trained[member])["cpu_seconds"] for member in members) + (stamp.cpu_seconds if stamp else 0.0)
+
+
+def _rung_facts(numbers: RungNumbers, predicted: Path, trained: Mapping[Member, Path], featured: Path | None) -> RungFacts:
     members = read_members(predicted)
     if not members:
         return RungFacts(name=numbers.rung, numbers=numbers, images_per_second=read_cost(predicted)["images_per_second"])
@@ -120,7 +128,7 @@ def _rung_facts(numbers: RungNumbers, predicted: Path, trained: Mapping[Member, 
         model=" + ".join(dict.fromkeys(card["name"] for card in cards)),
         n_models=len(members),
         n_parameters=sum(card["n_parameters"] for card in cards) / len(cards),
-        cpu_seconds=sum(read_cost(trained[member])["cpu_seconds"] for member in made_of),
+        cpu_seconds=cpu_seconds_of(made_of, trained, featured),
         gpu_seconds=sum(read_cost(trained[member]).get("gpu_seconds", 0.0) for member in made_of) or None,
         images_per_second=read_cost(predicted)["images_per_second"] if numbers.rung != "ensemble" else None,
     )
