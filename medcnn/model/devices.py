@@ -41,17 +41,25 @@ def seed_generators(device: torch.device, seed: int) -> None:
 
 @contextlib.contextmanager
 def compute_settings(device: torch.device, *, n_threads: int = 0) -> Iterator[None]:
-    """Threads (0: as they are) and, on CUDA, TF32 for float32 products; everything is put back afterwards."""
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    """Threads (0: as they are) and, on CUDA, TF32 for float32 products and convolutions; everything is put back afterwards.
+
+    On a CPU the same threads give the same bits. On CUDA they do not: TF32 keeps 10 bits of each factor, and sums in some
+    backward passes (pooling, indexing) are taken in the order in which threads finish. cuDNN at least chooses its kernels
+    by rule and not by a stopwatch (benchmark off), so that runs differ by rounding only.
+    """
+    threads, precision, cudnn = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn
+    convolutions, stopwatch = cudnn.allow_tf32, cudnn.benchmark
     if n_threads:
         torch.set_num_threads(n_threads)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
+        cudnn.allow_tf32, cudnn.benchmark = True, False
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+        cudnn.allow_tf32, cudnn.benchmark = convolutions, stopwatch
 
 
 @contextlib.contextmanager

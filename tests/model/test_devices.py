@@ -57,6 +57,22 @@ def test_threads_come_back() -> None:
     assert torch.get_num_threads() == before
 
 
+def test_a_gpu_may_use_tf32_and_no_stopwatch_and_all_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def settings() -> tuple[str, bool, bool]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = settings()
+    assert before == ("highest", False, True)
+    with compute_settings(CPU):
+        assert settings() == before
+    with pytest.raises(ZeroDivisionError), compute_settings(torch.device("cuda")):
+        assert settings() == ("high", True, False)
+        raise ZeroDivisionError
+    assert settings() == before
+
+
 def test_depthwise_convolutions_stay_in_float32_for_the_time_being() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 2, 1))
     seen = []
