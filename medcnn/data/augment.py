@@ -8,6 +8,7 @@ not depend on workers, their number, or what was drawn before it.
 
 import os
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -105,6 +106,21 @@ class Augmentation:
             augmented[number] = self._apply(image, draws, number).reshape(shape)
         return augmented
 
+    def prepare(self, images: np.ndarray, seeds: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """What `batch` would do, begun here and left for another device: images with their rare transforms, and the draws.
+
+        images: uint8 (B, S, S, C), changed in place. The draws, as `medcnn/model/device_augment.py` takes them: those of
+        matrices, stains, colours, tables, blurs, noises and offsets that the policy has (see _Draws; floats as float32),
+        and reflect, bool (). The rare transforms come first here, where `batch` puts them between blur and noise.
+        """
+        draws = self._draw(seeds)
+        for number in range(len(images) if self._rare else 0):
+            image = images[number] if self.channels == 3 else images[number, ..., 0]
+            images[number] = self._apply_rare(image, draws, number).reshape(images[number].shape)
+        left = {name: array for name, array in vars(draws).items() if array is not None and name != "rare"}
+        arrays = {name: array.astype(np.float32) if array.dtype == np.float64 else array for name, array in left.items()}
+        return images, {**arrays, "reflect": np.array(self.policy.reflect)}
+
     def _draw(self, seeds: np.ndarray) -> _Draws:
         policy, side = self.policy, self.size_px
         words = random_words(seeds, N_UNIFORMS + len(policy.rare))
@@ -150,13 +166,17 @@ class Augmentation:
             image = cv2.LUT(image, draws.tables[number])
         if draws.blurs is not None and draws.blurs[number] >= MIN_BLUR_PX:
             image = cv2.GaussianBlur(image, (0, 0), float(draws.blurs[number]))
-        for chance, transform, word in zip(self._chances(), self._rare, draws.rare[number].tolist(), strict=True):
-            if word * 2.0**-64 < chance:
-                image = _transformed(transform, image, word)
+        image = self._apply_rare(image, draws, number)
         if draws.noises is not None and draws.noises[number]:
             start = int(draws.offsets[number])
             grain = _noise_bank(BANK_OFFSETS + image.size)[start : start + image.size].reshape(image.shape)
             image = cv2.addWeighted(image, 1.0, grain, float(draws.noises[number]), 0.0, dtype=cv2.CV_8U)
+        return image
+
+    def _apply_rare(self, image: np.ndarray, draws: _Draws, number: int) -> np.ndarray:
+        for chance, transform, word in zip(self._chances(), self._rare, draws.rare[number].tolist(), strict=True):
+            if word * 2.0**-64 < chance:
+                image = _transformed(transform, image, word)
         return image
 
     def _chances(self) -> list[float]:
@@ -250,6 +270,13 @@ class AugmentedImages:
         if epoch is None or self.augmentation is None:
             return images
         return self.augmentation.batch(images, sample_seeds(self.seed, epoch, rows, shows))
+
+    def prepare(self, rows: np.ndarray, epoch: int, shows: np.ndarray | None = None) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        """As `batch`, but what another device can do is left to it: pixels, and the draws that say what (see Augmentation.prepare)."""
+        images: np.ndarray = self.images[rows]  # a copy, as rows is an array
+        if self.augmentation is None:
+            return images, {}
+        return self.augmentation.prepare(images, sample_seeds(self.seed, epoch, rows, shows))
 
     def __getstate__(self) -> dict[str, Any]:
         """A mapped array travels to a spawned worker as its place on disk, not as its pixels."""
