@@ -137,6 +137,13 @@ class TrainingConfig(Section):
     sync_batch_norm: bool = Field(False, description="torchrun: batch norm over the images of all processes, not of each one")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     n_workers: Annotated[int, Field(ge=0)] | Auto = Field("auto", description="Processes that augment images; 0: in the training process")
+    augment_on: Literal["auto", "host", "device"] = Field(
+        "auto",
+        description="Where training images are augmented. host: by OpenCV on the cores; device: whole batches by torch where the network computes, from the same draws, to within a few grey levels",
+    )
+    compile: bool | Auto = Field(
+        "auto", description="Training steps run through torch.compile, which takes a minute or two to begin; results change by rounding"
+    )
     n_threads: Annotated[int, Field(ge=0)] = Field(
         0, description="CPU threads of torch; 0: torch decides. Results are bit-identical only for the same number"
     )

@@ -74,6 +74,8 @@ class TrainingPlan(TrainingConfig):
     select: Literal["best", "last"] = "best"
     precision: Literal["float32", "bfloat16"]
     n_workers: int
+    augment_on: Literal["host", "device"] = "host"
+    compile: bool = False
 
 
 class BaselinePlan(Section):

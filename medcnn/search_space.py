@@ -12,7 +12,9 @@ from medcnn.errors import InputError
 
 Value = float | int | str | bool
 SECTIONS = ("augment", "model", "training")  # what a trained model depends on, apart from the images
-FIXED = {"model.weights", "training.minutes", "training.device", "training.n_workers", "training.checkpoint_minutes"}
+FIXED = {
+    "model.weights", "training.minutes", "training.device", "training.n_workers", "training.compile", "training.checkpoint_minutes"
+}  # fmt: skip
 DIGITS = 4  # significant digits of a number that is tried: what is written down is what was trained
 
 

@@ -6,15 +6,20 @@ The order is a function of (seed, epoch) alone, so a training that continues aft
 import contextlib
 import os
 import signal
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from medcnn.errors import InputError, RunError
+
+CPU = torch.device("cpu")
+Job = TypeVar("Job")
+Item = TypeVar("Item")
 
 
 class BatchSource(Protocol):
@@ -25,6 +30,27 @@ class BatchSource(Protocol):
 
         shows: int (B,), how often each row came before in this epoch, when some come repeatedly.
         """
+
+
+@runtime_checkable
+class PreparingSource(BatchSource, Protocol):
+    """Images whose augmentation can be left to the device that trains (see device_augment.py)."""
+
+    def prepare(self, rows: np.ndarray, epoch: int, shows: np.ndarray | None = None) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        """uint8 (B, H, W, C) of the rows, and what is still to be done to them; arguments as for `batch`."""
+
+
+class Batch(NamedTuple):
+    """What one step needs. rows: int64 (B,); pixels: uint8 (B, H, W, C); draws: what is still to be done to them, or empty."""
+
+    rows: torch.Tensor
+    pixels: torch.Tensor
+    draws: Mapping[str, torch.Tensor]
+
+    def pinned(self) -> "Batch":
+        """The same in memory from which a GPU copies while the program goes on."""
+        draws = {name: tensor.pin_memory() for name, tensor in self.draws.items()}
+        return Batch(self.rows.pin_memory(), self.pixels.pin_memory(), draws)
 
 
 @dataclass(frozen=True)
@@ -80,22 +106,27 @@ def _drawn_equally(rows: np.ndarray, classes: np.ndarray, rng: np.random.Generat
 
 
 def stream(
-    images: BatchSource, deals: Iterable[Deal], *, n_workers: int, pin_memory: bool = False
-) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield (rows int64 (B,), images uint8 (B, H, W, C)) of each deal, in order.
+    images: BatchSource, deals: Iterable[Deal], *, n_workers: int, device: torch.device = CPU, augment_on: str = "host"
+) -> Generator[Batch]:
+    """Yield the batch of each deal, in order, its tensors in main memory; for a GPU one at least is read ahead, into pinned memory.
 
-    The pixels do not depend on n_workers. Raises what the source raises; for a worker that dies see worker_deaths_named.
+    augment_on: host, the images come augmented; device, with what is left to be done to them. What comes does not depend
+    on n_workers. Raises what the source raises, InputError for a source that cannot leave its augmentation to a device;
+    for a worker that dies see worker_deaths_named.
     """
+    fetch = _Fetch(images, augment_on)
+    if n_workers == 0 and device.type == "cpu":
+        yield from map(fetch, deals)
+        return
     if n_workers == 0:
-        for deal in deals:
-            yield torch.from_numpy(deal.rows), torch.from_numpy(images.batch(deal.rows, deal.epoch, deal.shows))
+        yield from read_ahead(deals, (lambda deal: fetch(deal).pinned()) if device.type == "cuda" else fetch)
         return
     loader: DataLoader[Any] = DataLoader(
-        _Batches(images),
+        _Batches(fetch),
         sampler=deals,
         batch_size=None,
         num_workers=n_workers,
-        pin_memory=pin_memory,
+        pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals_alone,
     )
     batches: Any = iter(loader)
@@ -103,22 +134,55 @@ def stream(
         while (item := _fetch(batches)) is not None:
             if isinstance(item, Exception):
                 raise item
-            yield item[0], item[1]
+            yield item
     finally:
         # Left to the garbage collector, torch would go on raising for a worker that has died, in whatever code runs then.
         batches._shutdown_workers()
 
 
+def read_ahead(jobs: Iterable[Job], read: Callable[[Job], Item]) -> Generator[Item]:
+    """Yield `read(job)` of each job, in order; a thread reads the next one while the caller works on this one."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead: Future[Item] | None = None
+        for job in jobs:
+            behind, ahead = ahead, pool.submit(read, job)
+            if behind is not None:
+                yield behind.result()
+        if ahead is not None:
+            yield ahead.result()
+
+
+class _Fetch:
+    """Reads the batch of a deal from the source."""
+
+    def __init__(self, images: BatchSource, augment_on: str) -> None:
+        self.images, self.preparing = images, images if augment_on == "device" else None
+        if self.preparing is not None and not isinstance(images, PreparingSource):
+            raise InputError(
+                f"training.augment_on is device, but images of kind {type(images).__name__} cannot leave their augmentation to a device; "
+                "set training.augment_on=host"
+            )
+
+    def __call__(self, deal: Deal) -> Batch:
+        if isinstance(self.preparing, PreparingSource):
+            pixels, draws = self.preparing.prepare(deal.rows, deal.epoch, deal.shows)
+        else:
+            pixels, draws = self.images.batch(deal.rows, deal.epoch, deal.shows), {}
+        return Batch(
+            torch.from_numpy(deal.rows), torch.from_numpy(pixels), {name: torch.from_numpy(array) for name, array in draws.items()}
+        )
+
+
 class _Batches(Dataset[Any]):
-    """The source as a torch data set of whole batches. An error that the user can mend travels as an item, so that
-    its message arrives as it was written and not wrapped into a worker's traceback."""
+    """Batches as a torch data set. An error that the user can mend travels as an item, so that its message arrives as it
+    was written and not wrapped into a worker's traceback."""
 
-    def __init__(self, images: BatchSource) -> None:
-        self.images = images
+    def __init__(self, fetch: _Fetch) -> None:
+        self.fetch = fetch
 
-    def __getitem__(self, deal: Deal) -> tuple[np.ndarray, np.ndarray] | Exception:
+    def __getitem__(self, deal: Deal) -> Batch | Exception:
         try:
-            return deal.rows, self.images.batch(deal.rows, deal.epoch, deal.shows)
+            return self.fetch(deal)
         except (InputError, RunError) as error:
             return error
 

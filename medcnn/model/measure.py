@@ -17,7 +17,8 @@ import torch
 from medcnn.cohort import Fingerprint
 from medcnn.config import Config, Rung
 from medcnn.model.backbones import build_model, normalisation
-from medcnn.model.batches import BatchSource
+from medcnn.model.batches import Batch, BatchSource, Deal, stream
+from medcnn.model.device_augment import augmented
 from medcnn.model.devices import autocast, choose_device, compute_settings, depthwise_in_float32
 from medcnn.model.machine import Machine, Measured, free_memory_gb
 from medcnn.model.optimisation import make_optimiser, set_training_mode
@@ -196,33 +197,34 @@ class TorchBench:
         clock = time.process_time if on_cpu else time.perf_counter
         share: float = 1 / torch.get_num_threads() if on_cpu else 1.0
         started = clock()
-        pixels = self._pixels(n_images)
+        batch = self._batch(n_images)
         loaded = clock()
-        self._step(pixels, precision)
+        self._step(batch, precision)
         ended = clock()
         loading, computing = loaded - started, (ended - loaded) * share
-        workers = self.training.n_workers
+        workers = self.training.n_workers or (0 if on_cpu else 1)  # for a GPU a thread reads ahead where no process does
         return max(computing, loading / workers) if workers else computing + loading
 
     def step_gb(self, n_images: int) -> float:
         precision = self.training.precision
         if self.device.type != "cuda":
-            kept = _kept_bytes(lambda: self._step(self._pixels(n_images), precision), self.model.parameters())
+            kept = _kept_bytes(lambda: self._step(self._batch(n_images), precision), self.model.parameters())
             weights: int = sum(parameter.nbytes for parameter in self.model.parameters())
             return (WORKSPACE * kept + STATE_COPIES * weights) / 1e9
         torch.cuda.reset_peak_memory_stats(self.device)
         try:
-            self._step(self._pixels(n_images), precision)
+            self._step(self._batch(n_images), precision)
         except torch.OutOfMemoryError:
             return math.inf
         peak: float = torch.cuda.max_memory_allocated(self.device) / 1e9
         return peak
 
-    def _pixels(self, n_images: int) -> torch.Tensor:
-        return torch.from_numpy(self.images.batch(np.arange(n_images) % N_DIFFERENT, 0))
+    def _batch(self, n_images: int) -> Batch:
+        deals = [Deal(0, np.arange(n_images) % N_DIFFERENT)]
+        return next(stream(self.images, deals, n_workers=0, augment_on=self.training.augment_on))
 
-    def _step(self, pixels: torch.Tensor, precision: str) -> None:
-        inputs = self.signature.inputs(pixels, self.device)
+    def _step(self, batch: Batch, precision: str) -> None:
+        inputs = self.signature.inputs(augmented(batch.pixels.to(self.device), batch.draws), self.device)
         with depthwise_in_float32(self.model, self.device, precision):
             with autocast(self.device, precision):
                 outputs = self.model(inputs)

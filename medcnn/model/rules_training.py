@@ -26,6 +26,8 @@ MOST_WORKERS = 8
 WORTHWHILE_GAIN = 1.1  # of bfloat16 over float32
 BUDGET_SHARE = 0.9  # of training.minutes: loading, checkpoints and the start of each training take the rest
 VALIDATION_COST = 1 / 3  # of a training image: forward, no backward
+FEW_CORES = 8  # for one GPU
+COMPILING_SECONDS = 600.0  # a training on a GPU that is shorter does not win back the minutes of compiling
 MANY_STEPS, SOME_STEPS, FEW_STEPS = 5000, 1000, 300
 
 
@@ -84,6 +86,14 @@ def _precision(case: Case, decided: Mapping[str, Any]) -> Decision:  # noqa: ARG
     if speeds["bfloat16"] > WORTHWHILE_GAIN * speeds["float32"]:
         return "bfloat16", f"{words}: faster by more than 10%"
     return "float32", f"{words}: not faster by more than 10%"
+
+
+def _precision_and_bits(case: Case, decided: Mapping[str, Any]) -> Decision:
+    """The precision, and what a GPU does to the last bits."""
+    precision, words = _precision(case, decided)
+    if case.machine.device != "cuda":
+        return precision, words
+    return precision, f"{words}; float32 products run in TF32 on this GPU, and two runs agree but for rounding"
 
 
 def _accumulate(case: Case, decided: Mapping[str, Any]) -> Decision:
@@ -231,9 +241,37 @@ def _select(case: Case, decided: Mapping[str, Any]) -> Decision:
     )
 
 
-def _n_workers(case: Case, decided: Mapping[str, Any]) -> Decision:  # noqa: ARG001
+def _augment_on(case: Case, decided: Mapping[str, Any]) -> Decision:  # noqa: ARG001
+    machine = case.machine
+    if machine.device == "cpu":
+        return "host", "the network runs on the CPU too, where OpenCV is the faster way"
+    cores = f"{machine.cores_per_gpu} cores for each GPU" if machine.n_processes > 1 else f"{machine.n_cores} cores for the GPU"
+    if machine.device == "cuda" and machine.cores_per_gpu < FEW_CORES:
+        return "device", f"{cores} are likely too few to augment as fast as it trains, so it augments whole batches itself"
+    if machine.device == "cuda":
+        return "host", f"{cores} can augment while it trains, by the same OpenCV as on a CPU"
+    return "host", f"the cores augment; doing it on this {machine.device} device was never tried"
+
+
+def _compile(case: Case, decided: Mapping[str, Any]) -> Decision:
+    machine, speeds = case.machine, case.measured.images_per_second if case.measured else {}
+    if machine.device != "cuda":
+        return False, "seen not to pay on a CPU" if machine.device == "cpu" else f"not tried on a {machine.device} device"
+    if not machine.compiles:
+        return False, "triton or a C compiler, which torch.compile needs on a GPU, is not installed"
+    if not speeds:
+        n_steps = case.n_steps(decided)
+        return n_steps >= MANY_STEPS, f"{n_steps} steps, where {MANY_STEPS} or more are taken to win back the minutes that compiling takes"
+    seconds = decided["epochs"] * case.parts.n_train / speeds.get(decided["precision"], max(speeds.values()))
+    words = f"a training takes about {seconds / 60:.2g} minutes here without it"
+    return seconds >= COMPILING_SECONDS, f"{words}; compiling takes a minute or two, which {COMPILING_SECONDS / 60:.0f} or more win back"
+
+
+def _n_workers(case: Case, decided: Mapping[str, Any]) -> Decision:
     if case.machine.device == "cpu":
         return 0, "the network itself keeps the cores busy"
+    if decided["augment_on"] == "device":
+        return 0, "a thread reads plain images one batch ahead, and the GPU augments them"
     n_cores = case.machine.n_cores
     return min(MOST_WORKERS, max(1, n_cores - 1)), f"{n_cores} cores augment while the GPU trains"
 
@@ -243,7 +281,7 @@ RULES: Mapping[str, TrainingRule] = {  # in this order: later rules read what ea
     "loss": _loss,
     "batch_size": _batch_size,
     "accumulate": _accumulate,
-    "precision": _precision,
+    "precision": _precision_and_bits,
     "epochs": _epochs,
     "head_epochs": _head_epochs,
     "learning_rate": _learning_rate,
@@ -253,5 +291,7 @@ RULES: Mapping[str, TrainingRule] = {  # in this order: later rules read what ea
     "ema_decay": _ema_decay,
     "imbalance": _imbalance,
     "select": _select,
+    "augment_on": _augment_on,
     "n_workers": _n_workers,
+    "compile": _compile,
 }

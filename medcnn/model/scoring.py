@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from medcnn.errors import Diverged
-from medcnn.model.batches import BatchSource
+from medcnn.model.batches import BatchSource, read_ahead
 from medcnn.model.devices import autocast, depthwise_in_float32
 from medcnn.model.folding import folded
 from medcnn.model.openvino_engine import compile_openvino
@@ -63,18 +62,11 @@ def _loaded(images: BatchSource, asked: Iterable[Ask], device: torch.device) -> 
             yield torch.from_numpy(images.batch(rows, epoch))
         return
 
-    def read(rows: np.ndarray, epoch: int | None) -> torch.Tensor:
-        pixels = torch.from_numpy(images.batch(rows, epoch))
+    def read(ask: Ask) -> torch.Tensor:
+        pixels = torch.from_numpy(images.batch(*ask))
         return pixels.pin_memory() if device.type == "cuda" else pixels
 
-    with ThreadPoolExecutor(1) as pool:
-        ahead: Future[torch.Tensor] | None = None
-        for rows, epoch in asked:
-            behind, ahead = ahead, pool.submit(read, rows, epoch)
-            if behind is not None:
-                yield behind.result()
-        if ahead is not None:
-            yield ahead.result()
+    yield from read_ahead(asked, read)
 
 
 @contextlib.contextmanager

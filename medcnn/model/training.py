@@ -13,7 +13,8 @@ from medcnn.model.batches import BatchSource
 from medcnn.model.checkpoint import Interruptions
 from medcnn.model.devices import compute_settings
 from medcnn.model.distributed import Team
-from medcnn.model.loop import TrainingData, TrainingLoop
+from medcnn.model.journey import TrainingData
+from medcnn.model.loop import TrainingLoop
 from medcnn.model.losses import check_classes, is_labelled
 from medcnn.model.recipe import check_recipe
 from medcnn.model.shared_norm import batch_norms

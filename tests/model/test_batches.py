@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 from collections import Counter
 from contextlib import closing
 
@@ -64,9 +65,53 @@ def test_workers_bring_the_same_pixels_in_the_same_order(n_workers: int) -> None
     here = list(stream(source, deals, n_workers=0))
     there = list(stream(source, deals, n_workers=n_workers))
     assert len(here) == len(there) == len(deals)
-    for (rows, images), (their_rows, their_images) in zip(here, there, strict=True):
-        assert torch.equal(rows, their_rows)
-        assert torch.equal(images, their_images)
+    for batch, theirs in zip(here, there, strict=True):
+        assert torch.equal(batch.rows, theirs.rows)
+        assert torch.equal(batch.pixels, theirs.pixels)
+        assert not batch.draws
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_for_a_gpu_the_same_batches_come(n_workers: int) -> None:
+    """Nothing is sent to the device here, so one that is not there can be named."""
+    source = Arrays(blobs(30)[0])
+    deals = deal_epoch(np.arange(30), None, batch_size=7, seed=0, epoch=1)
+    there = list(stream(source, deals, n_workers=n_workers, device=torch.device("mps")))
+    for batch, theirs in zip(stream(source, deals, n_workers=0), there, strict=True):
+        assert torch.equal(batch.rows, theirs.rows)
+        assert torch.equal(batch.pixels, theirs.pixels)
+
+
+def test_for_a_gpu_the_next_batch_is_read_meanwhile_and_no_further_one() -> None:
+    asked: list[int] = []
+    second = threading.Event()
+
+    class Announcing(Arrays):
+        def batch(self, rows: np.ndarray, epoch: int | None, shows: np.ndarray | None = None) -> np.ndarray:
+            asked.append(int(rows[0]))
+            if rows[0] == 1:
+                second.set()
+            return super().batch(rows, epoch, shows)
+
+    deals = [Deal(0, np.array([row])) for row in range(8)]
+    batches = stream(Announcing(blobs(8)[0]), deals, n_workers=0, device=torch.device("mps"))
+    assert next(batches).rows.tolist() == [0]
+    assert second.wait(timeout=10)
+    batches.close()
+    assert asked == [0, 1]
+
+
+def test_on_a_cpu_nothing_is_read_before_it_is_needed() -> None:
+    asked: list[int] = []
+
+    class Counting(Arrays):
+        def batch(self, rows: np.ndarray, epoch: int | None, shows: np.ndarray | None = None) -> np.ndarray:
+            asked.append(threading.get_ident())
+            return super().batch(rows, epoch, shows)
+
+    batches = stream(Counting(blobs(8)[0]), [Deal(0, np.array([row])) for row in range(8)], n_workers=0)
+    next(batches)
+    assert asked == [threading.get_ident()]
 
 
 class Broken:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medcnn.model.machine import Measured, cpu_computes_bfloat16, free_memory_gb, inspect_machine
+from medcnn.model.machine import Machine, Measured, cpu_computes_bfloat16, free_memory_gb, inspect_machine
 
 
 def test_this_machine_is_seen_as_torch_sees_it():
@@ -51,3 +51,14 @@ def test_images_that_fit_use_at_most_80_percent():
     assert Measured(fixed_gb=1.0, image_gb=0.5, free_gb=10).n_fitting == 14
     assert Measured(fixed_gb=9.0, image_gb=0.5, free_gb=10).n_fitting == 0
     assert Measured(image_gb=float("inf"), free_gb=10).n_fitting == 0
+
+
+@pytest.mark.parametrize(("n_cores", "n_processes", "expected"), [(16, 1, 16), (16, 4, 4), (7, 4, 1), (2, 4, 1)])
+def test_processes_share_the_cores(n_cores, n_processes, expected):
+    assert Machine(n_cores=n_cores, memory_gb=1, n_processes=n_processes).cores_per_gpu == expected
+
+
+def test_the_processes_are_those_of_torchrun(monkeypatch):
+    assert inspect_machine().n_processes == 1
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert inspect_machine().n_processes == 3

@@ -49,6 +49,8 @@ def test_config_value_beats_every_rule():
             "select": "best",
             "precision": "bfloat16",
             "n_workers": 3,
+            "augment_on": "device",
+            "compile": True,
         },
         "ladder": {"rungs": ("main", "prevalence"), "headline": "main"},
         "prediction": {"engine": "openvino"},

@@ -233,7 +233,57 @@ def test_an_epoch_is_chosen_only_where_that_is_not_flattering(found, sections, e
 
 
 @pytest.mark.parametrize(
-    ("n_cores", "device", "expected"), [(2, "cpu", 0), (64, "cpu", 0), (1, "cuda", 1), (4, "cuda", 3), (64, "cuda", 8)]
+    ("n_cores", "device", "augment_on", "n_workers"),
+    [(2, "cpu", "host", 0), (64, "cpu", "host", 0), (1, "cuda", "device", 0), (7, "cuda", "device", 0), (8, "cuda", "host", 7),
+     (64, "cuda", "host", 8), (2, "mps", "host", 1)],
+)  # fmt: skip
+def test_a_gpu_augments_where_the_cores_would_not_keep_up(n_cores, device, augment_on, n_workers):
+    decided = training(machine=dataclasses.replace(GPU, n_cores=n_cores, device=device))
+    assert (decided.augment_on, decided.n_workers) == (augment_on, n_workers)
+
+
+def test_the_processes_of_torchrun_share_the_cores():
+    shared = dataclasses.replace(GPU, n_cores=16, n_processes=4)
+    assert training(machine=shared).augment_on == "device"
+    assert "4 cores for each GPU" in reason("augment_on", machine=shared)
+    assert "16 cores for the GPU" in reason("augment_on", machine=GPU)
+    assert training(machine=dataclasses.replace(shared, n_cores=32)).augment_on == "host"
+
+
+def test_the_cores_work_where_they_are_asked_to():
+    few = dataclasses.replace(GPU, n_cores=4)
+    assert training(machine=few, training={"augment_on": "host"}).n_workers == 3
+    assert training(machine=GPU, training={"augment_on": "device"}).n_workers == 0
+
+
+@pytest.mark.parametrize(
+    ("machine", "speeds", "expected", "words"),
+    [
+        (CPU, {"float32": 1}, False, "seen not to pay on a CPU"),
+        (dataclasses.replace(GPU, device="mps", compiles=True), {}, False, "not tried"),
+        (GPU, {"float32": 1}, False, "is not installed"),
+        (dataclasses.replace(GPU, compiles=True), {"float32": 41}, False, "a training takes about 9.8 minutes"),
+        (dataclasses.replace(GPU, compiles=True), {"float32": 40}, True, "compiling takes a minute or two"),
+        (dataclasses.replace(GPU, compiles=True), {"float32": 40, "bfloat16": 60}, False, "6.7 minutes"),
+    ],
 )
-def test_workers_augment_while_a_gpu_trains(n_cores, device, expected):
-    assert training(machine=dataclasses.replace(GPU, n_cores=n_cores, device=device)).n_workers == expected
+def test_steps_are_compiled_where_a_gpu_trains_for_long(machine, speeds, expected, words):
+    # 6 epochs of 4,000 images: 600 seconds at 40 a second
+    sections = {"machine": machine, "measured": Measured(images_per_second=speeds), "training": {"epochs": 6}, "split": HOLDOUT}
+    assert training(**sections).compile is expected
+    assert words in reason("compile", **sections)
+
+
+def test_without_a_measurement_the_steps_are_counted():
+    able = dataclasses.replace(GPU, compiles=True)
+    sections = {"split": HOLDOUT, "training": {"epochs": 156}}  # 32 steps of 128 images for 4,000
+    assert training(machine=able, **sections).compile is False
+    assert "4992 steps" in reason("compile", machine=able, **sections)
+    sections["training"] = {"epochs": 157}
+    assert training(machine=able, **sections).compile is True
+
+
+def test_what_a_gpu_does_to_the_last_bits_is_said():
+    assert "TF32" in reason("precision", machine=GPU)
+    assert "agree but for rounding" in reason("precision", machine=GPU)
+    assert "TF32" not in reason("precision")
