@@ -47,6 +47,7 @@ class Option:
     n_seeds: int = N_SEEDS
     rank: int = 1  # 0 is measured first
     views: int = 0  # test-time augmentation of the models of `against`; 0: it is trained
+    refresh: bool = False  # batch norm's statistics taken anew from the training images as they are, not augmented
     mixture: str = ""  # ensemble or soup of the models of `against`
 
 
@@ -96,7 +97,9 @@ def make_options() -> list[Option]:
         Option(task="histology", name="4 views", views=4),
         Option(task="histology", name="8 views", views=8),
         Option(task="pneumonia", name="4 views", views=4),
-        *(Option(task=task, name="no augmentation", policy="none") for task in ("histology", "pneumonia")),
+        *(Option(task=task, name="statistics of plain images", refresh=True) for task in ("histology", "pneumonia")),
+        Option(task="histology", name="statistics of plain images, 4 views", refresh=True, views=4),
+        *(Option(task=task, name="no augmentation", policy="none", rank=rank) for task, rank in (("histology", 1), ("pneumonia", 2))),
         Option(task="grades", name="default", against="", rank=2),
         Option(task="grades", name="loss ordinal (CORN)", training={"loss": "ordinal"}, rank=2),
     ]
@@ -176,12 +179,28 @@ def train_row(bench: Bench, option: Option, seed: int, store: Store) -> None:
     store.add(bench, option, seed, probabilities, row | {"epochs_trained": len(result.history)})
 
 
-def views_row(bench: Bench, option: Option, seed: int, store: Store) -> None:
-    """Ask a trained model for several views of each image."""
+def asking_row(bench: Bench, option: Option, seed: int, store: Store) -> None:
+    """Ask a trained model in another way: for several views of each image, or with batch norm's statistics taken anew."""
     started = time.process_time()
     model, signature = _kept(bench, option.against, seed, store)
-    probabilities = _asked(bench, model, signature, views=option.views)
+    if option.refresh:
+        refresh(model, signature, bench)
+    probabilities = _asked(bench, model, signature, views=max(1, option.views))
     store.add(bench, option, seed, probabilities, {"cpu_seconds": round(time.process_time() - started, 1)})
+
+
+@torch.no_grad()
+def refresh(model: torch.nn.Module, signature: Signature, bench: Bench) -> None:
+    """Replace batch norm's statistics by their mean over batches of the training images, which are not augmented."""
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+        norm.train()
+    order = np.random.default_rng(0).permutation(bench.pool)
+    for rows in np.array_split(order, len(order) // bench.training.batch_size):
+        model(signature.inputs(torch.from_numpy(bench.images[np.sort(rows)]), torch.device("cpu")))
+    model.eval()
 
 
 def mixture_row(bench: Bench, option: Option, store: Store) -> None:
@@ -242,8 +261,8 @@ def run_all(benches: dict[str, Bench], store: Store, minutes: float) -> None:
         if option.mixture:
             if all(store.has(option.task, option.against, number) for number in range(N_SEEDS)):
                 mixture_row(bench, option, store)
-        elif option.views:
-            views_row(bench, option, seed, store)
+        elif option.views or option.refresh:
+            asking_row(bench, option, seed, store)
         else:
             train_row(bench, option, seed, store)
 
