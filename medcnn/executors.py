@@ -17,8 +17,8 @@ def gather(
     """function(*arguments[i]) for each i, in the order of the arguments.
 
     function: of a module, so that another process can find it; it and its arguments are pickled when jobs > 1 or on
-    Ray, where every machine must see the same folders. The first error that a piece raises is raised here once the
-    pieces that have begun are over; those that wait are dropped. Raises MissingExtra without Ray.
+    Ray, where every machine must see the same folders and the cluster decides how many run at once. The first error that a
+    piece raises is raised here; here (not on Ray) pieces that wait are dropped first. Raises MissingExtra without Ray.
     """
     if executor == "ray":
         return _on_ray(function, arguments)

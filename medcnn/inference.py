@@ -1,6 +1,5 @@
 """A finished run on new images: the same preparation, its models averaged, the same calibration and thresholds."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,26 +29,6 @@ class NewImage:
     image_id: str
     path: str
     frame: int = 0
-
-
-@dataclass(frozen=True)
-class _NewImages:
-    """Prepared images, uint8 (N, S, S, C), whose augmented views follow from their own pixels, whatever is asked for beside them."""
-
-    images: np.ndarray
-    augmentation: Any
-    seed: int
-
-    def batch(self, rows: np.ndarray, epoch: int | None, shows: np.ndarray | None = None) -> np.ndarray:
-        from medcnn.data.augment import sample_seeds
-
-        images: np.ndarray = self.images[rows]
-        if epoch is None or self.augmentation is None:
-            return images
-        names = [hashlib.sha256(image.tobytes()).digest()[:8] for image in images]
-        seeds = sample_seeds(self.seed, epoch, np.frombuffer(b"".join(names), np.uint64), shows)
-        augmented: np.ndarray = self.augmentation.batch(images, seeds)
-        return augmented
 
 
 def predict_new(run: Run, inputs: Sequence[Path], *, progress: Progress = silent) -> pd.DataFrame:
@@ -90,17 +69,18 @@ def _load_models(run: Run, decided: Plan) -> list[tuple[Member, Any, Any]]:
 def _probabilities(models: Sequence[tuple[Member, Any, Any]], images: np.ndarray, decided: Plan, calibrator: Calibrator) -> np.ndarray:
     """float64 (n, n_labels): the mean over seeds and folds of each rung, then over the rungs, as the run itself took it; then
     the recalibration, the mean over the folds' maps where they differ."""
-    from medcnn.data.augment import build_augmentation
+    from medcnn.data.augment import ViewedImages, build_augmentation
     from medcnn.model.predict import predict
 
     views = decided.prediction.n_views
     augmentation = build_augmentation(decided.augment, size_px=images.shape[1], channels=images.shape[3]) if views > 1 else None
-    source, rows = _NewImages(images, augmentation, decided.seed), np.arange(len(images))
+    source, rows = ViewedImages(images, augmentation, decided.seed), np.arange(len(images))
     of_rungs: dict[str, list[pd.DataFrame]] = {}
     for member, model, card in models:
         logits, p = predict(
-            model, source, rows, card=card, views=views, engine=decided.prediction.engine, n_threads=decided.training.n_threads
-        )
+            model, source, rows, card=card, views=views, device=decided.training.device, precision=decided.training.precision,
+            engine=decided.prediction.engine, n_threads=decided.training.n_threads,
+        )  # fmt: skip
         of_rungs.setdefault(member.rung, []).append(_as_predictions(logits, p, decided.labels))
     how, task = decided.ladder.combine, decided.task
     mean = combine([combine(tables, how=how, task=task) for tables in of_rungs.values()], how=how, task=task)

@@ -59,7 +59,7 @@ def _predict_rung(run: Run, rung: Rung, decided: Plan, inputs: Inputs, trained: 
 
 
 def _predict_member(run: Run, member: Member, folder: Path, decided: Plan, inputs: Inputs) -> pd.DataFrame:
-    from medcnn.data.augment import AugmentedImages, build_augmentation
+    from medcnn.data.augment import ViewedImages, build_augmentation
     from medcnn.data.cache import open_cache
     from medcnn.model.card import load_model
     from medcnn.model.predict import predict
@@ -70,7 +70,7 @@ def _predict_member(run: Run, member: Member, folder: Path, decided: Plan, input
     views = decided.prediction.n_views
     augmentation = build_augmentation(plan.augment, size_px=plan.image.size_px, channels=plan.image.channels) if views > 1 else None
     logits, probabilities = predict(
-        model, AugmentedImages(cached.images, augmentation, decided.seed), cached.rows(wanted["image_id"]), card=card, views=views,
+        model, ViewedImages(cached.images, augmentation, decided.seed), cached.rows(wanted["image_id"]), card=card, views=views,
         device=plan.training.device, precision=plan.training.precision, engine=decided.prediction.engine, n_threads=plan.training.n_threads,
         progress=run.progress,
     )  # fmt: skip

@@ -6,6 +6,7 @@ albumentations. Nothing has a random state: every number follows from (seed, epo
 not depend on workers, their number, or what was drawn before it.
 """
 
+import hashlib
 import os
 import random
 from collections.abc import Mapping
@@ -290,3 +291,23 @@ class AugmentedImages:
             path, dtype, offset, shape = state["images"]
             state["images"] = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
         self.__dict__.update(state)
+
+
+@dataclass(frozen=True)
+class ViewedImages:
+    """Batches for prediction: plain, or views that follow from an image's own pixels, so that it is seen alike in a cohort and alone.
+
+    images: uint8 (N, S, S, C), in memory or mapped from disk.
+    """
+
+    images: np.ndarray
+    augmentation: Augmentation | None
+    seed: int
+
+    def batch(self, rows: np.ndarray, epoch: int | None, shows: np.ndarray | None = None) -> np.ndarray:
+        """Images of these rows, uint8 (B, S, S, C). epoch None: plain."""
+        images: np.ndarray = self.images[rows]
+        if epoch is None or self.augmentation is None:
+            return images
+        names = [hashlib.sha256(image.tobytes()).digest()[:8] for image in images]
+        return self.augmentation.batch(images, sample_seeds(self.seed, epoch, np.frombuffer(b"".join(names), np.uint64), shows))

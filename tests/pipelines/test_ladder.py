@@ -125,3 +125,17 @@ def test_the_report_shows_the_ladder_and_can_be_written_again(climbed: Path) -> 
         assert words.casefold() in html.casefold(), words
     rewrite_report(climbed)
     assert (climbed / "report.html").read_text() == html
+
+
+def test_views_of_an_image_are_the_same_alone_as_in_its_run(tmp_path: Path) -> None:
+    from medcnn.inference import predict_new
+    from medcnn.runs import reopen_run
+
+    config = tiny_config(training=TRAINING, prediction={"n_views": 3})
+    run = finetune(config, tmp_path / "run", quiet=True).folder
+    table = read_table(run / "predictions.parquet").query("part == 'test'").set_index("image_id")
+    pixels, index = np.load(run / "cohort/cache/images.npy"), list(read_table(run / "cohort/cache/index.parquet")["image_id"])
+    chosen = list(table.index[:4])
+    np.savez(tmp_path / "new.npz", images=np.stack([pixels[index.index(image)] for image in chosen]))
+    found = predict_new(reopen_run(run), [tmp_path / "new.npz"])
+    np.testing.assert_allclose(found["p_nodule"], table.loc[chosen, "p_nodule"], atol=1e-6)
