@@ -134,6 +134,10 @@ class TrainingConfig(Section):
         "auto", description="best: weights of the epoch with the lowest validation loss; last: of the last epoch"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Autocast precision")
+    norm_statistics: Literal["auto", "running", "plain"] = Field(
+        "auto",
+        description="Batch norm's statistics of the finished model: running, as training left them; plain: taken anew from training images without augmentation",
+    )
     sync_batch_norm: bool = Field(False, description="torchrun: batch norm over the images of all processes, not of each one")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     n_workers: Annotated[int, Field(ge=0)] | Auto = Field("auto", description="Processes that augment images; 0: in the training process")

@@ -72,6 +72,7 @@ class TrainingPlan(TrainingConfig):
     ema_decay: float = 0.0
     imbalance: Imbalance
     select: Literal["best", "last"] = "best"
+    norm_statistics: Literal["running", "plain"] = "running"
     precision: Literal["float32", "bfloat16"]
     n_workers: int
     augment_on: Literal["host", "device"] = "host"

@@ -29,6 +29,7 @@ from medcnn.model.journey import Journey, TrainingData, training_key
 from medcnn.model.losses import log_loss, make_objective
 from medcnn.model.mixing import mix
 from medcnn.model.optimisation import MovingAverage, Schedule, make_optimiser, set_learning_rates, set_training_mode
+from medcnn.model.plain_norm import take_plain_statistics
 from medcnn.model.predict import predict
 from medcnn.model.shared_norm import moving_statistics, shared_batch_norm
 from medcnn.plan import TrainingPlan
@@ -239,6 +240,12 @@ class TrainingLoop:
         chosen = self.best if self.plan.select == "best" else _on_cpu(self.candidate)
         self.model.load_state_dict(chosen)
         self.model.eval().requires_grad_(True)
+        if self.plan.norm_statistics == "plain" and not self.plan.freeze_backbone:
+            with depthwise_in_float32(self.model, self.device, self.plan.precision):
+                take_plain_statistics(
+                    self.model, self.data.images, self.data.rows_train, signature=self.signature, device=self.device,
+                    precision=self.plan.precision, batch_size=self.plan.batch_size,
+                )  # fmt: skip
         merge_adapters(self.model)
         return _on_cpu(self.model)
 

@@ -42,7 +42,7 @@ def test_two_identical_runs_have_identical_folders(finished: Path, tmp_path: Pat
     again = finetune(tiny_config(), tmp_path / "again", quiet=True).folder
     assert content(again) == content(finished)
     one, other = read_cost(again / PLACE), read_cost(finished / PLACE)
-    assert one.keys() == other.keys() == {"training_seconds", "cpu_seconds", "images_per_second", "loading_share"}
+    assert one.keys() == other.keys() == {"training_seconds", "cpu_seconds", "gpu_seconds", "images_per_second", "loading_share"}
     assert one["training_seconds"] > 0
 
 
