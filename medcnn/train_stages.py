@@ -108,7 +108,16 @@ def _mix_fold(soup: Member, draft: Path, decided: Plan, inputs: Inputs, parts: M
     started = time.monotonic(), time.process_time()
     found = greedy_soup([{name: tensor.clone() for name, tensor in one.state_dict().items()} for one, _ in models], score)
     model.load_state_dict(found.state_dict)
-    history = pd.DataFrame({"epoch": [1], "rung": "soup", "fold": soup.fold, "val_loss": found.loss, "n_mixed": len(found.members)})
+    history = pd.DataFrame(
+        {
+            "epoch": [1],
+            "rung": "soup",
+            "fold": soup.fold,
+            "val_loss": found.loss,
+            "best_alone": min(found.losses),
+            "n_mixed": len(found.members),
+        }
+    )
     write_file(draft / "history.csv", history.to_csv(index=False).encode())
     cost = {"training_seconds": time.monotonic() - started[0], "cpu_seconds": time.process_time() - started[1]}
     write_file(draft / COST_FILE, (json.dumps(cost) + "\n").encode())
