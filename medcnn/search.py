@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from medcnn.artifact import code_digest, digest, file_digest, read_stamp, write_file
+from medcnn.artifact import code_digest, digest, read_stamp, write_file
 from medcnn.cohort import Fingerprint, read_fingerprint
 from medcnn.config import Config
 from medcnn.errors import InputError
@@ -20,7 +20,7 @@ from medcnn.plan import Plan, SplitPlan, read_plan
 from medcnn.runs import ROOMS, Run, do_stage
 from medcnn.search_space import SECTIONS, Dimension, Value, nested, read_space, with_values
 from medcnn.tables import label_matrix, read_table
-from medcnn.train_stages import Inputs, fit_network
+from medcnn.train_stages import Inputs, fit_network, weights_digest
 from medcnn.trials import Trial, best_of, run_trials, trials_table
 
 JOURNAL = "search.journal"  # in the run's folder: it outlives a killed search, and one with fewer trials
@@ -41,7 +41,7 @@ def search(run: Run, inputs: Inputs) -> Path:
         "plan": decided.model_dump(mode="json", exclude={"reasons", "ladder", "prediction", "simple_cnn"}),
         "config": {name: config.model_dump(mode="json")[name] for name in SECTIONS},
         "search": config.search.model_dump(mode="json", exclude={"n_trials"}),
-        "weights": file_digest(decided.model.weights) if decided.model.weights else "",
+        "weights": weights_digest(decided),
     }
     contents = {name: stamp.content if (stamp := read_stamp(folder)) else "" for name, folder in read.items()}
     study = digest({**settings, "inputs": contents, "code": code_digest(*ROOMS["search"])})[:16]

@@ -46,7 +46,7 @@ def features(run: Run, inputs: Inputs) -> dict[str, Path]:
         )  # fmt: skip
 
     settings = {name: decided.model_dump(mode="json")[name] for name in ("task", "labels", "seed", "image", "model")}
-    settings |= {"weights": _weights_digest(decided), "precision": decided.training.precision, "engine": decided.prediction.engine}
+    settings |= {"weights": weights_digest(decided), "precision": decided.training.precision, "engine": decided.prediction.engine}
     return {"features": do_stage(run, "features", work, settings=settings, inputs={"cache": inputs["cache"]})}
 
 
@@ -133,7 +133,7 @@ def train_member(run: Run, member: Member, inputs: Inputs) -> Path:
     decided = plan_of(read_plan(inputs["plan"] / "plan.yaml"), member.rung)
     read = ("audit", "split", "cache", *(("features",) if member.rung == "frozen" else ()))
     settings = {name: decided.model_dump(mode="json")[name] for name in LEARNT_FROM}
-    settings |= {"rung": member.rung, "fold": member.fold, "number": member.number, "weights": _weights_digest(decided)}
+    settings |= {"rung": member.rung, "fold": member.fold, "number": member.number, "weights": weights_digest(decided)}
     fit = _fit_frozen if member.rung == "frozen" else _fit_network
     return do_stage(
         run,
@@ -253,6 +253,6 @@ def _targets(inputs: Inputs, cached: Any, decided: Plan, fold: int) -> tuple[np.
     return y, rows, patients
 
 
-def _weights_digest(decided: Plan) -> str:
+def weights_digest(decided: Plan) -> str:
     """A local weights file is an input: its bytes count, not its name."""
     return file_digest(decided.model.weights) if decided.model.weights else ""
