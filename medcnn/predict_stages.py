@@ -44,7 +44,9 @@ def predict(run: Run, inputs: Inputs, trained: Mapping[Member, Path]) -> dict[Ru
 def _predict_rung(run: Run, rung: Rung, decided: Plan, inputs: Inputs, trained: Mapping[Member, Path]) -> Path:
     def work(draft: Path) -> None:
         started = time.process_time()
-        tables = [_predict_member(run, member, folder, decided, inputs) for member, folder in trained.items()]
+        manifest, split = _read_tables(inputs)
+        asked = {fold: _asked(manifest, split, decided, fold) for fold in {member.fold for member in trained}}
+        tables = [_predict_member(run, member, folder, decided, inputs, asked[member.fold]) for member, folder in trained.items()]
         _write_predictions(draft, tables, list(trained), decided, started)
 
     own = plan_of(decided, rung)
@@ -58,7 +60,7 @@ def _predict_rung(run: Run, rung: Rung, decided: Plan, inputs: Inputs, trained: 
     )
 
 
-def _predict_member(run: Run, member: Member, folder: Path, decided: Plan, inputs: Inputs) -> pd.DataFrame:
+def _predict_member(run: Run, member: Member, folder: Path, decided: Plan, inputs: Inputs, wanted: pd.DataFrame) -> pd.DataFrame:
     from medcnn.data.augment import ViewedImages, build_augmentation
     from medcnn.data.cache import open_cache
     from medcnn.model.card import load_model
@@ -66,7 +68,6 @@ def _predict_member(run: Run, member: Member, folder: Path, decided: Plan, input
 
     cached, plan = open_cache(inputs["cache"]), plan_of(decided, member.rung)
     model, card = load_model(folder)
-    wanted = _asked(inputs, decided, member.fold)
     views = decided.prediction.n_views
     augmentation = build_augmentation(plan.augment, size_px=plan.image.size_px, channels=plan.image.channels) if views > 1 else None
     logits, probabilities = predict(
@@ -82,7 +83,7 @@ def _predict_without_network(run: Run, rung: Rung, decided: Plan, inputs: Inputs
 
     def work(draft: Path) -> None:
         started = time.process_time()
-        manifest, table = read_table(inputs["audit"] / "manifest.parquet"), read_table(inputs["split"] / "split.parquet")
+        manifest, table = _read_tables(inputs)
         if rung == "prevalence":
             probabilities = predict_prevalence(manifest, table, decided.labels, task=decided.task)
         else:
@@ -94,7 +95,7 @@ def _predict_without_network(run: Run, rung: Rung, decided: Plan, inputs: Inputs
             probabilities = predict_shortcuts(
                 manifest, cached.images, rows, decided.labels, split=table, task=decided.task, seed=decided.seed
             )
-        folds = [_asked(inputs, decided, int(fold)) for fold in sorted(table["fold"].unique())]
+        folds = [_asked(manifest, table, decided, int(fold)) for fold in sorted(table["fold"].unique())]
         predicted = [_predicted(wanted, *_of_fold(probabilities, wanted, decided), decided) for wanted in folds]
         _write_predictions(draft, [pd.concat(predicted, ignore_index=True).assign(seed=0)], [], decided, started)
 
@@ -115,11 +116,15 @@ def _predict_mean(run: Run, decided: Plan, of_rungs: Mapping[Rung, Path], traine
     )
 
 
-def _asked(inputs: Inputs, decided: Plan, fold: int) -> pd.DataFrame:
+def _read_tables(inputs: Inputs) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest and the split."""
+    return read_table(inputs["audit"] / "manifest.parquet"), read_table(inputs["split"] / "split.parquet")
+
+
+def _asked(manifest: pd.DataFrame, split: pd.DataFrame, decided: Plan, fold: int) -> pd.DataFrame:
     """The val and test rows of a fold with their labels, sorted by image."""
-    table = read_table(inputs["split"] / "split.parquet")
-    labels = read_table(inputs["audit"] / "manifest.parquet")[["image_id", *(f"y_{label}" for label in decided.labels)]]
-    wanted = table[(table["fold"] == fold) & (table["part"] != "train")].sort_values("image_id")
+    labels = manifest[["image_id", *(f"y_{label}" for label in decided.labels)]]
+    wanted = split[(split["fold"] == fold) & (split["part"] != "train")].sort_values("image_id")
     return wanted[list(PREDICTION_COLUMNS)].merge(labels, on="image_id", validate="one_to_one")
 
 
