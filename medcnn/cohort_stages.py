@@ -22,14 +22,14 @@ from medcnn.tables import (
 
 
 def ingest(run: Run) -> Path:
-    """Sources to `manifest.parquet` and `flow.json`."""
+    """Sources to `manifest.parquet`, `flow.json`, `traits.parquet` (what was measured on the pixels) and `pixels.parquet` (what was done to them)."""
     from medcnn.data.ingest import ingest
     from medcnn.data.provenance import source_digest
 
     config = run.config
 
     def work(draft: Path) -> None:
-        manifest, flow = ingest(config.data, task=config.task, seed=config.seed, progress=run.progress)
+        manifest, flow = ingest(config.data, task=config.task, seed=config.seed, folder=draft, progress=run.progress)
         write_json(flow, draft / "flow.json")
         write_table(check_manifest(manifest, source=str(config.data.path or config.data.source)), draft / "manifest.parquet")
 

@@ -3,7 +3,8 @@
 import io
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import cv2
@@ -43,7 +44,10 @@ class UnreadableImage(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """What an image file says of itself. height, width: pixels after rotation; bit_depth: bits per sample; channels: 1 or 3."""
+    """What an image file says of itself. height, width: pixels after rotation; bit_depth: bits per sample; channels: 1 or 3.
+
+    record: what the reader did to the stored values, in the columns of pixel_record.py; blank when it only unpacked them.
+    """
 
     format: str
     height: int
@@ -51,6 +55,7 @@ class ImageHeader:
     bit_depth: int
     channels: int
     n_frames: int = 1
+    record: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
 
 
 def decode_file(data: bytes, frame: int, where: object) -> tuple[np.ndarray, ImageHeader]:

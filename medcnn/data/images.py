@@ -24,10 +24,12 @@ __all__ = [
     "UnreadableImage",
     "decode_bytes",
     "decode_image",
+    "decode_place",
     "decode_row",
     "probe_image",
     "read_bytes",
     "read_row",
+    "shares_no_file",
     "to_uint8",
 ]
 
@@ -40,13 +42,13 @@ def decode_row(path: str | Path, frame: int = 0, *, root: Path | None = None) ->
     path: as the manifest has it: relative to `root` (see ingest.image_root), `FILE.npz#MEMBER` (frame: the row of
     the array), or `phantom:...`. Raises UnreadableImage.
     """
-    return _row(str(path), frame, root)[0]
+    return decode_place(str(path), frame, root)[0]
 
 
 def read_row(path: str | Path, frame: int = 0, *, root: Path | None = None) -> np.ndarray:
     """As decode_row, brought to uint8 by to_uint8: what the one preprocessing starts from."""
-    pixels, bit_depth = _row(str(path), frame, root)
-    return to_uint8(pixels, bit_depth)
+    pixels, header = decode_place(str(path), frame, root)
+    return to_uint8(pixels, header.bit_depth)
 
 
 def decode_image(path: Path, frame: int = 0) -> np.ndarray:
@@ -63,18 +65,27 @@ def decode_bytes(data: bytes, frame: int = 0, *, where: object) -> tuple[np.ndar
     return decode_file(data, frame, where)
 
 
-def _row(path: str, frame: int, root: Path | None) -> tuple[np.ndarray, int]:
-    """Pixels and declared bit depth."""
+def decode_place(path: str, frame: int, root: Path | None, *, data: bytes | None = None) -> tuple[np.ndarray, ImageHeader]:
+    """Pixels and header of what a manifest's row names; every kind of path is told apart here. data: the file, where it was read already."""
     if path.startswith("phantom:"):
         from medcnn.data.phantom import phantom_pixels
 
-        return phantom_pixels(path, frame), 8
+        return _with_header(phantom_pixels(path, frame), "phantom")
     file, hash_sign, member = path.rpartition("#")
     if hash_sign and file.lower().endswith(".npz"):
-        pixels = npz_row(_below(root, file), member, frame)
-        return pixels, 8 * pixels.itemsize
-    pixels, header = decode_bytes(read_file(path, root), frame, where=path)
-    return pixels, header.bit_depth
+        return _with_header(npz_row(_below(root, file), member, frame), "NPZ")
+    return decode_bytes(read_file(path, root) if data is None else data, frame, where=path)
+
+
+def shares_no_file(path: str) -> bool:
+    """True for a path whose images are rows of an array or are made up: there is no file of encoded images to read."""
+    return path.startswith("phantom:") or ".npz#" in path.lower()
+
+
+def _with_header(pixels: np.ndarray, kind: str) -> tuple[np.ndarray, ImageHeader]:
+    height, width = pixels.shape[:2]
+    channels = 1 if pixels.ndim == 2 else 3
+    return pixels, ImageHeader(format=kind, height=height, width=width, bit_depth=8 * pixels.itemsize, channels=channels)
 
 
 def read_file(path: str, root: Path | None) -> bytes:

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from medcnn.cohort import Flow, read_flow, write_json
 from medcnn.config_data import DataConfig
+from medcnn.data import pixel_record
 from medcnn.data.digests import NEAR_BITS, near_pairs, perceptual_hash, pixel_digest
 from medcnn.data.images import decode_row
 from medcnn.data.ingest import image_root, ingest, row_reader
@@ -90,6 +91,22 @@ def test_the_manifest_does_not_depend_on_the_number_of_threads(tmp_path: Path, m
         monkeypatch.setattr("medcnn.data.ingest.BATCH", 7)
         manifests.append(ingest(config("folder", path=tmp_path))[0])
     pd.testing.assert_frame_equal(*manifests)
+
+
+def test_what_was_measured_and_what_was_done_lies_beside_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class_folders(tmp_path / "in")
+    (tmp_path / "in" / "sick" / "a_bad_one.png").touch()
+    rgb = np.dstack([picture(3), picture(4), picture(5)])
+    Image.fromarray(rgb).save(tmp_path / "in" / "sick" / "z.jpg")
+    monkeypatch.setattr("medcnn.data.traits.MEASURES", (lambda pixels, bit_depth: {"mean": float(pixels.mean()), "bits": bit_depth},))
+    manifest, _ = ingest(config("folder", path=tmp_path / "in"), folder=tmp_path)
+    traits, pixels = (read_table(tmp_path / f"{name}.parquet") for name in ("traits", "pixels"))
+    assert traits["image_id"].tolist() == pixels["image_id"].tolist() == manifest["image_id"].tolist()
+    assert traits["mean"].tolist() == [decode_row(path, root=tmp_path / "in").mean() for path in manifest["path"]]
+    assert traits["bits"].tolist() == [8] * 7
+    assert pixels.columns.tolist() == ["image_id", *pixel_record.COLUMNS]
+    assert pixels["format"].tolist() == ["PNG"] * 6 + ["JPEG"]
+    assert pixels["bits_stored"].tolist() == [8] * 7
 
 
 def test_progress_sees_every_file(tmp_path: Path) -> None:
