@@ -28,6 +28,11 @@ def pseudonym(kind: str, identity: str) -> str:
     return f"{kind}-{_code(kind, identity.strip())}"
 
 
+def shift_days(identity: str) -> int:
+    """By how many days, 1 to 365, the dates of this patient are moved back: the same for all of them, and secret as the key is."""
+    return int(_code("days", identity.strip()), 16) % 365 + 1
+
+
 def masked_path(path: str, identities: Iterable[str], words: frozenset[str] = frozenset()) -> str:
     """The relative path with each folder or file name masked that holds a UID, one of the identities or one of the words; endings stay.
 
@@ -35,6 +40,11 @@ def masked_path(path: str, identities: Iterable[str], words: frozenset[str] = fr
     """
     known = [identity.casefold() for identity in identities if len(identity) >= SHORTEST]
     return "/".join(_masked(part) if _tells(part, known, words) else part for part in PurePosixPath(path).parts)
+
+
+def hidden_path(path: str) -> str:
+    """The relative path with every folder and file name masked; endings stay."""
+    return "/".join(_masked(part) for part in PurePosixPath(path).parts)
 
 
 def tokens_of(text: str) -> list[str]:

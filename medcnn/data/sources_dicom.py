@@ -15,17 +15,36 @@ import pydicom
 
 from medcnn.cohort import Exclusion
 from medcnn.config_data import DataConfig
-from medcnn.data.dicom import DICOM_ERRORS, header_facts, image_header, open_dataset, text_of
+from medcnn.data.dicom import image_header, open_dataset
+from medcnn.data.dicom_codecs import DICOM_ERRORS
+from medcnn.data.dicom_elements import text_of
+from medcnn.data.dicom_facts import Facts, acquisition_date, header_facts
+from medcnn.data.dicom_kinds import object_kind, why_not
 from medcnn.data.images import UnreadableImage, read_bytes
 from medcnn.data.labels import UNLABELLED, is_blank, suggest
-from medcnn.data.pseudonyms import MASK, masked_path, pseudonym, tokens_of
+from medcnn.data.pseudonyms import MASK, hidden_path, masked_path, pseudonym, tokens_of
 from medcnn.data.sources import Candidates, n_threads, require_folder, walk_files
 from medcnn.data.sources_table import described_columns, read_text_table, table_labels
 from medcnn.errors import InputError
 from medcnn.section import Auto
 from medcnn.tables import Task
 
-COVARIATES = ("modality", "view", "laterality", "manufacturer", "scanner", "sex", "age_years", "burned_in", "photometric", "sop_class")
+COVARIATES = (
+    "modality",
+    "object_kind",
+    "view",
+    "laterality",
+    "body_part",
+    "manufacturer",
+    "scanner",
+    "intent",
+    "sex",
+    "age_years",
+    "burned_in",
+    "photometric",
+    "sop_class",
+    "acquisition_date",
+)
 
 IDENTITIES = (
     "PatientID",
@@ -48,16 +67,18 @@ class DicomFile:
     study: str = ""
     identities: tuple[str, ...] = ()
     n_frames: int = 1
-    facts: dict[str, str | int | float | None] | None = None
+    facts: Facts | None = None
+    date: str | None = None
+    misfit: str | None = None
     problem: UnreadableImage | None = None
 
 
-def dicom_candidates(config: DataConfig, task: Task | Auto) -> Candidates:
-    """Every frame (config.frames) of every file with pixels below config.path.
+def dicom_candidates(config: DataConfig, task: Task | Auto, modality: str = "auto") -> Candidates:
+    """Every frame (config.frames) of every file with pixels below config.path that belongs to the cohort (config.objects, modality).
 
     image_id: start of the file's sha256, and the frame of multi-frame objects; patient_id, study_id, site, scanner:
-    pseudonyms; path: with masked names where a name holds a UID or an identity. Without PatientID the study counts as the
-    patient, without study the file. Without label table the one label column, y_finding, is blank.
+    pseudonyms; acquisition_date: as config.dates says; path: with masked names (config.file_names). Without PatientID the
+    study counts as the patient, without study the file. Without label table the one label column, y_finding, is blank.
     Raises InputError: no such folder, no files, a label table that does not fit.
     """
     root = require_folder(Path(str(config.path)))
@@ -65,16 +86,17 @@ def dicom_candidates(config: DataConfig, task: Task | Auto) -> Candidates:
     if not names:
         raise InputError(f"{root}: there are no files in this folder")
     with ThreadPoolExecutor(n_threads()) as pool:
-        files = list(pool.map(lambda name: _look(root, name), names))
+        files = list(pool.map(lambda name: _look(root, name, config, modality), names))
     n_found = len(files) + len(excluded)
-    tree_words = frozenset(token for file in files for word in file.identities for token in tokens_of(word))
-    # A file that could not be parsed tells no identity of its own, but its neighbours in the tree may.
-    shown = {file.name: masked_path(file.name, file.identities, tree_words if file.problem else frozenset()) for file in files}
-    excluded = [Exclusion(where=masked_path(item.where, (), tree_words), kind=item.kind, reason=item.reason) for item in excluded]
+    shown, excluded = _shown(files, excluded, config)
     excluded += [Exclusion(where=shown[file.name], kind=file.problem.kind, reason=file.problem.reason) for file in files if file.problem]
-    good = [file for file in files if not file.problem]
+    misfits = [file for file in files if file.misfit]
+    excluded += [Exclusion(where=shown[file.name], kind="does_not_belong", reason=str(file.misfit)) for file in misfits]
+    good = [file for file in files if not file.problem and not file.misfit]
     if not good:
-        raise InputError(f"{root}: none of {len(files)} files is a DICOM image; the first: {excluded[0].where}: {excluded[0].reason}")
+        what = "a DICOM image that belongs here" if misfits else "a DICOM image"
+        first = next((item for item in excluded if item.kind == "does_not_belong"), excluded[0])
+        raise InputError(f"{root}: none of {len(files)} files is {what}; the first: {first.where}: {first.reason}")
     described, left_out, notes = _described(good, config, task)
     excluded += [Exclusion(where=shown[good[row].name], kind=kind, reason=reason) for row, (kind, reason) in sorted(left_out.items())]
     rows = _rows(good, described, shown, config)
@@ -85,7 +107,18 @@ def dicom_candidates(config: DataConfig, task: Task | Auto) -> Candidates:
 # ---------------------------------------------------------------- files
 
 
-def _look(root: Path, name: str) -> DicomFile:
+def _shown(files: list[DicomFile], walked: list[Exclusion], config: DataConfig) -> tuple[dict[str, str], list[Exclusion]]:
+    """Real name -> the one that outputs show; and what could not be walked, under such names."""
+    if config.file_names == "masked":
+        hidden = [Exclusion(where=hidden_path(item.where), kind=item.kind, reason=item.reason) for item in walked]
+        return {file.name: hidden_path(file.name) for file in files}, hidden
+    tree_words = frozenset(token for file in files for word in file.identities for token in tokens_of(word))
+    # A file that could not be parsed tells no identity of its own, but its neighbours in the tree may.
+    shown = {file.name: masked_path(file.name, file.identities, tree_words if file.problem else frozenset()) for file in files}
+    return shown, [Exclusion(where=masked_path(item.where, (), tree_words), kind=item.kind, reason=item.reason) for item in walked]
+
+
+def _look(root: Path, name: str, config: DataConfig, modality: str) -> DicomFile:
     """Parse one file; what is wrong with it is returned, not raised."""
     identities: tuple[str, ...] = ()
     try:
@@ -103,7 +136,18 @@ def _look(root: Path, name: str) -> DicomFile:
         return DicomFile(name=name, identities=identities, problem=problem)
     patient, study = text_of(dataset, "PatientID"), text_of(dataset, "StudyInstanceUID")
     sha256 = hashlib.sha256(data).hexdigest()
-    return DicomFile(name=name, sha256=sha256, patient=patient, study=study, identities=identities, n_frames=header.n_frames, facts=facts)
+    body_part = facts["body_part"]
+    return DicomFile(
+        name=name,
+        sha256=sha256,
+        patient=patient,
+        study=study,
+        identities=identities,
+        n_frames=header.n_frames,
+        facts=facts,
+        date=acquisition_date(dataset, patient or study or sha256, config.dates),
+        misfit=why_not(object_kind(dataset), body_part if isinstance(body_part, str) else None, config.objects, modality),
+    )
 
 
 def _identities(dataset: pydicom.Dataset) -> tuple[str, ...]:
@@ -119,7 +163,7 @@ def _rows(files: list[DicomFile], described: pd.DataFrame, shown: dict[str, str]
     for number, file in enumerate(files):
         n_taken[file.sha256] += 1
         copy = f".{n_taken[file.sha256]}" if n_taken[file.sha256] > 1 else ""
-        facts = file.facts or {}
+        facts = {**(file.facts or {}), "acquisition_date": file.date}
         of_file = {
             "file_row": number,
             "patient_id": _patient(file),
@@ -153,13 +197,15 @@ def _notes(files: list[DicomFile], shown: dict[str, str], config: DataConfig) ->
     masked = sum(file.name != shown[file.name] for file in files)
     burned_in = sum((file.facts or {}).get("burned_in") == "YES" for file in files)
     several = sum(file.n_frames > 1 for file in files)
+    kinds = Counter(str((file.facts or {})["object_kind"]) for file in files)
     notes = [
         (nameless, "files have no PatientID: their study, or else the file itself, counts as a patient of its own"),
-        (masked, f"files have a UID or an identity in their path: shown as {MASK}..., medcnn.data.pseudonyms.find_file gives the real one"),
+        (masked, f"files are shown under masked names ({MASK}...): medcnn.data.pseudonyms.find_file gives the real one"),
         (burned_in, "files say that text is burned into their pixels, which may hold names"),
         (several, f"files have several frames, of which {'all come' if config.frames == 'all' else f'the {config.frames} one comes'} in"),
     ]
-    return [f"{n} {text}" for n, text in notes if n]
+    mixture = [f"The files are of {len(kinds)} kinds (data.objects): {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}"]
+    return [f"{n} {text}" for n, text in notes if n] + (mixture if len(kinds) > 1 else [])
 
 
 # ---------------------------------------------------------------- labels

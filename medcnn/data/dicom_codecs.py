@@ -1,0 +1,183 @@
+"""Compressed or plain pixel data of a DICOM frame to its stored values, and which library did it.
+
+pydicom's decoders come first, in its own order, so that a file is always decoded by the same library. What they refuse, and the
+syntaxes that pydicom has no decoder for (JPEG of 12 bits, progressive JPEG, JPEG XL), goes to imagecodecs; frames that are
+deflated one by one are inflated here.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import pydicom
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import Decoder, get_decoder
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from medcnn.data.formats import UnreadableImage
+
+# What malformed elements and codecs raise; their texts may quote the data set and are never shown.
+DICOM_ERRORS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ArithmeticError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+)
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+# JPEG with DCT, all processes of 8 and 12 bits that were ever in the standard; the arithmetic ones too.
+JPEG_DCT = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 52, 53, 54, 55, 56))
+JPEG_XL = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (110, 111, 112))
+NEW_NAMES = {  # of syntaxes that pydicom does not know yet
+    DEFLATED_FRAMES: "Deflated Image Frame Compression",
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+}
+
+
+class Undecodable(ValueError):
+    """No installed library makes pixels of the frame; tried: their names."""
+
+    def __init__(self, tried: tuple[str, ...]) -> None:
+        super().__init__("no decoder can read it")
+        self.tried = tried
+
+
+@dataclass(frozen=True)
+class StoredFrame:
+    """Stored values (H, W) or (H, W, 3) of one frame; decoder: library; is_rgb: colours were made RGB while decoding."""
+
+    values: np.ndarray
+    decoder: str
+    is_rgb: bool = False
+
+
+def syntax_name(uid: UID) -> str:
+    """The transfer syntax's public name, `private` when it has none."""
+    name = NEW_NAMES.get(str(uid), str(uid.name))
+    return name if name != str(uid) else "private"
+
+
+def require_decoder(syntax: UID, where: object) -> None:
+    """Raise UnreadableImage when nothing installed decodes the transfer syntax; names the extra that would."""
+    if str(syntax) == DEFLATED_FRAMES or _is_native(syntax):
+        return
+    if str(syntax) in JPEG_DCT | JPEG_XL and _has_imagecodecs():
+        return
+    known = syntax.is_transfer_syntax or str(syntax) in NEW_NAMES
+    if not known:
+        raise UnreadableImage(where, "no_decoder", "its transfer syntax is unknown here; save it anew in another")
+    decoder = _pydicom_decoder(syntax)
+    if decoder is None and str(syntax) not in JPEG_DCT | JPEG_XL:
+        reason = f"{syntax_name(syntax)}: there is no decoder for it here; save it anew in another transfer syntax"
+        raise UnreadableImage(where, "no_decoder", reason)
+    if decoder is None or not decoder.is_available:
+        raise UnreadableImage(where, "no_decoder", f"{syntax_name(syntax)} needs a decoder: pip install 'medcnn[dicom]'")
+
+
+def stored_frame(dataset: pydicom.Dataset, frame: int, *, to_rgb: bool = False) -> StoredFrame:
+    """Decode one frame. to_rgb: YBR_FULL and YBR_FULL_422 become RGB. Raises Undecodable, or any of pydicom's errors for plain pixels."""
+    syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+    if str(syntax) == DEFLATED_FRAMES:
+        return StoredFrame(_inflated(dataset, frame), "zlib")
+    decoder = _pydicom_decoder(syntax)
+    if decoder is not None and _is_native(syntax):
+        values = decoder.as_array(dataset, index=frame, raw=not to_rgb)[0]
+        return StoredFrame(np.asarray(values), "pydicom", is_rgb=to_rgb)
+    tried = []
+    for plugin in decoder.available_plugins if decoder is not None else ():
+        try:
+            values = decoder.as_array(dataset, index=frame, raw=not to_rgb, decoding_plugin=plugin)[0]  # type: ignore[union-attr]
+        except DICOM_ERRORS:  # the next one is asked
+            tried.append(plugin)
+        else:
+            return StoredFrame(np.asarray(values), plugin, is_rgb=to_rgb)
+    if str(syntax) in JPEG_DCT | JPEG_XL and _has_imagecodecs():
+        try:
+            return _by_imagecodecs(dataset, frame, syntax)
+        except (RuntimeError, ValueError, TypeError):
+            tried.append("imagecodecs")
+    raise Undecodable(tuple(tried))
+
+
+def frame_bytes(dataset: pydicom.Dataset, frame: int) -> bytes:
+    """The compressed frame, its fragments joined."""
+    offsets = None
+    if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
+        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+    n_frames = int(dataset.get("NumberOfFrames") or 1)
+    return bytes(get_frame(dataset.PixelData, frame, number_of_frames=n_frames, extended_offsets=offsets))
+
+
+def _pydicom_decoder(syntax: UID) -> Decoder | None:
+    try:
+        return get_decoder(syntax)
+    except NotImplementedError:
+        return None
+
+
+def _is_native(syntax: UID) -> bool:
+    return syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian) or (
+        syntax.is_transfer_syntax and not syntax.is_compressed
+    )
+
+
+def _has_imagecodecs() -> bool:
+    try:
+        import imagecodecs  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _by_imagecodecs(dataset: pydicom.Dataset, frame: int, syntax: UID) -> StoredFrame:
+    import imagecodecs
+
+    decode = imagecodecs.jpegxl_decode if str(syntax) in JPEG_XL else imagecodecs.jpeg_decode
+    values = np.asarray(decode(frame_bytes(dataset, frame)))
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim == 3:  # libjpeg and libjxl give RGB, whatever the stream holds
+        return StoredFrame(values[..., :3], "imagecodecs", is_rgb=True)
+    bits = int(dataset.BitsStored)
+    if values.dtype.kind == "u" and not int(dataset.PixelRepresentation):
+        # A lossy 10-bit image in a 12-bit stream may overshoot its range by a few grey levels.
+        values = np.minimum(values, values.dtype.type(min(2**bits - 1, np.iinfo(values.dtype).max)))
+    elif values.dtype.kind == "u":
+        sign = 1 << (bits - 1)
+        values = ((values.astype(np.int32) & (2 * sign - 1)) ^ sign) - sign
+        values = values.astype(np.int16 if bits <= 16 else np.int32)
+    return StoredFrame(values, "imagecodecs")
+
+
+def _inflated(dataset: pydicom.Dataset, frame: int) -> np.ndarray:
+    """A frame that was deflated alone (PS3.5 A.4.13): raw deflate, then laid out as plain pixels are."""
+    rows, columns, samples, bits = (int(dataset[key].value) for key in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated"))
+    n_values = rows * columns * samples
+    n_bytes = -(-n_values * bits // 8)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflater.decompress(frame_bytes(dataset, frame), n_bytes + 1)  # never more than was promised
+    if len(data) < n_bytes:
+        raise ValueError("fewer pixels than expected")
+    if bits == 1:
+        values = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[:n_values]
+    else:
+        kind = "i" if int(dataset.PixelRepresentation) else "u"
+        values = np.frombuffer(data[:n_bytes], f"<{kind}{bits // 8}")
+        spare = bits - int(dataset.BitsStored)
+        if spare:  # unused high bits may hold anything
+            values = (values << spare) >> spare
+    if samples == 1:
+        return values.reshape(rows, columns)
+    if int(dataset.get("PlanarConfiguration") or 0):
+        return np.moveaxis(values.reshape(samples, rows, columns), 0, -1)
+    return values.reshape(rows, columns, samples)
