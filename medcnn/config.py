@@ -162,13 +162,17 @@ class LadderConfig(Section):
 
     rungs: tuple[Rung, ...] | Auto = Field(
         "auto",
-        description="prevalence; shortcuts: probes that see no disease; frozen: logistic regression on pretrained features; simple_cnn; main: what model says; soup: average of the main models' weights; ensemble: mean of all trained models",
+        description="prevalence; shortcuts: probes that see no disease; frozen: logistic regression on pretrained features; simple_cnn; main: what model says; soup: average of the main models' weights; ensemble: weighted mean of all trained models",
     )
     headline: Rung | Auto = Field(
         "auto", description="The rung that the report is about, named before the test part is opened; auto: the last of rungs"
     )
     n_seeds: Positive = Field(1, description="Models per fold that differ in their seed; their mean predicts")
     combine: Literal["probability", "logit"] = Field("probability", description="What is averaged over folds, seeds and rungs")
+    weights: Literal["auto", "equal", "fitted"] = Field(
+        "auto",
+        description="Weights of the ensemble's rungs. equal: the plain mean; fitted: those with the lowest log-loss on rows of patients whom the fold does not test",
+    )
 
 
 class PredictionConfig(Section):

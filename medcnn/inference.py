@@ -11,6 +11,7 @@ import pandas as pd
 from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
 from medcnn.evaluation.ensemble import combine
+from medcnn.evaluation.ensemble_weights import EnsembleWeights, weighted_mean
 from medcnn.members import Member, read_members
 from medcnn.plan import ImagePlan, Plan, read_plan
 from medcnn.progress import Progress, silent
@@ -41,6 +42,7 @@ def predict_new(run: Run, inputs: Sequence[Path], *, progress: Progress = silent
     decided = read_plan(run.done("plan") / "plan.yaml")
     models = _load_models(run, decided)
     calibrator = Calibrator.read(run.done("calibrate"))
+    weights = EnsembleWeights.read(run.done(f"predict/{decided.ladder.headline}"))
     wanted = find_images(inputs)
     tables = []
     chunks = [wanted[start : start + BATCH_SIZE] for start in range(0, len(wanted), BATCH_SIZE)]
@@ -49,7 +51,7 @@ def predict_new(run: Run, inputs: Sequence[Path], *, progress: Progress = silent
         good = np.flatnonzero([not problem for problem in problems])
         table = pd.DataFrame({"image_id": [image.image_id for image in chunk], "problem": problems})
         if len(good):
-            p = _probabilities(models, images, decided, calibrator)
+            p = _probabilities(models, images, decided, calibrator, weights)
             for column, label in enumerate(decided.labels):
                 table.loc[good, f"p_{label}"] = p[:, column]
         tables.append(table)
@@ -66,9 +68,11 @@ def _load_models(run: Run, decided: Plan) -> list[tuple[Member, Any, Any]]:
     return [(member, *load_model(run.done(member.place))) for member in members]
 
 
-def _probabilities(models: Sequence[tuple[Member, Any, Any]], images: np.ndarray, decided: Plan, calibrator: Calibrator) -> np.ndarray:
-    """float64 (n, n_labels): the mean over seeds and folds of each rung, then over the rungs, as the run itself took it; then
-    the recalibration, the mean over the folds' maps where they differ."""
+def _probabilities(
+    models: Sequence[tuple[Member, Any, Any]], images: np.ndarray, decided: Plan, calibrator: Calibrator, weights: EnsembleWeights | None
+) -> np.ndarray:
+    """float64 (n, n_labels): the mean over seeds and folds of each rung, then over the rungs, as the run itself took it (with
+    the mean of the folds' weights where they differ); then the recalibration, the mean over the folds' maps."""
     from medcnn.data.augment import ViewedImages, build_augmentation
     from medcnn.model.predict import predict
 
@@ -83,7 +87,11 @@ def _probabilities(models: Sequence[tuple[Member, Any, Any]], images: np.ndarray
         )  # fmt: skip
         of_rungs.setdefault(member.rung, []).append(_as_predictions(logits, p, decided.labels))
     how, task = decided.ladder.combine, decided.task
-    mean = combine([combine(tables, how=how, task=task) for tables in of_rungs.values()], how=how, task=task)
+    rungs = {rung: combine(tables, how=how, task=task) for rung, tables in of_rungs.items()}
+    if weights is not None and weights.how == "fitted":
+        mean = weighted_mean(rungs, weights.for_new(), how=how, task=task)
+    else:
+        mean = combine(list(rungs.values()), how=how, task=task)
     logits = logit_matrix(mean, decided.labels)
     folds = sorted(calibrator.recalibration.maps)
     recalibrated: np.ndarray = np.mean([calibrator.probabilities(logits, fold) for fold in folds], axis=0)

@@ -91,6 +91,7 @@ class LadderPlan(LadderConfig):
 
     rungs: tuple[Rung, ...] = ("main",)
     headline: Rung = "main"
+    weights: Literal["equal", "fitted"] = "equal"
 
     @model_validator(mode="after")
     def _check_headline(self) -> "LadderPlan":

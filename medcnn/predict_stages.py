@@ -13,6 +13,7 @@ from medcnn.artifact import COST_FILE
 from medcnn.config import Rung
 from medcnn.evaluation.baseline import predict_prevalence
 from medcnn.evaluation.ensemble import combine
+from medcnn.evaluation.ensemble_weights import equal_weights, fit_weights, weighted_mean
 from medcnn.evaluation.recalibration import log_odds_of
 from medcnn.members import MEMBER_TABLE, Member, plan_of, trained_rungs, write_members
 from medcnn.plan import Plan, read_plan
@@ -26,7 +27,7 @@ def predict(run: Run, inputs: Inputs, trained: Mapping[Member, Path]) -> dict[Ru
     """Each rung's probabilities for the val and test rows of the split: rung -> folder with `predictions.parquet`.
 
     `members.parquet` has the predictions of each single model, with its seed number. The rung ensemble is the mean of
-    the rungs that are trained.
+    the rungs that are trained, weighed as `weights.json` says.
     """
     decided = read_plan(inputs["plan"] / "plan.yaml")
     folders: dict[Rung, Path] = {}
@@ -107,10 +108,16 @@ def _predict_without_network(run: Run, rung: Rung, decided: Plan, inputs: Inputs
 def _predict_mean(run: Run, decided: Plan, of_rungs: Mapping[Rung, Path], trained: Mapping[Member, Path]) -> Path:
     def work(draft: Path) -> None:
         started = time.process_time()
-        tables = [read_table(folder / "predictions.parquet") for folder in of_rungs.values()]
-        _write_predictions(draft, tables, [member for member in trained if member.rung in of_rungs], decided, started)
+        tables = {str(rung): read_table(folder / "predictions.parquet") for rung, folder in of_rungs.items()}
+        how, task = decided.ladder.combine, decided.task
+        weights = fit_weights(tables, how=how, task=task) if decided.ladder.weights == "fitted" else equal_weights(tables)
+        weights.write(draft)
+        members = [member for member in trained if member.rung in of_rungs]
+        if weights.how == "fitted":
+            return _write_predictions(draft, [weighted_mean(tables, weights, how=how, task=task)], members, decided, started)
+        return _write_predictions(draft, list(tables.values()), members, decided, started)
 
-    settings = {"rung": "ensemble", "combine": decided.ladder.combine, "task": decided.task}
+    settings = {"rung": "ensemble", "combine": decided.ladder.combine, "weights": decided.ladder.weights, "task": decided.task}
     return do_stage(
         run, "predict", work, settings=settings, inputs={str(rung): folder for rung, folder in of_rungs.items()}, place="predict/ensemble"
     )

@@ -17,6 +17,7 @@ from medcnn.config import Config
 from medcnn.energy import SOURCE
 from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
+from medcnn.evaluation.ensemble_weights import EnsembleWeights
 from medcnn.evaluation.ladder import RungNumbers
 from medcnn.evaluation.selection import Selection
 from medcnn.members import Member, read_cost, read_members
@@ -131,6 +132,7 @@ def _rung_facts(numbers: RungNumbers, predicted: Path, trained: Mapping[Member, 
         cpu_seconds=cpu_seconds_of(made_of, trained, featured),
         gpu_seconds=sum(read_cost(trained[member]).get("gpu_seconds", 0.0) for member in made_of) or None,
         images_per_second=read_cost(predicted)["images_per_second"] if numbers.rung != "ensemble" else None,
+        weights=EnsembleWeights.read(predicted) if numbers.rung == "ensemble" else None,
     )
 
 

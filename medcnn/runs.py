@@ -37,6 +37,7 @@ PLANNING = (
 
 AVERAGING = (
     "ensemble",
+    "ensemble_weights",
     "baseline",
     "calibration_rows",
     "levels",

@@ -55,16 +55,27 @@ def combine(members: Sequence[pd.DataFrame], *, how: Combination, task: Task) ->
 
 def _averages(rows: pd.DataFrame, labels: Sequence[str], group: IntArray, how: Combination, task: Task) -> tuple[FloatArray, FloatArray]:
     """p and logits (n_groups, k) of the means."""
+    return from_mean(_means(member_values(rows, labels, how, task), group), how, task)
+
+
+def member_values(rows: pd.DataFrame, labels: Sequence[str], how: Combination, task: Task) -> FloatArray:
+    """What is averaged of each row, (n, k): p, or logits with infinite ones at +-27.6. Raises InputError for a logit that is no number."""
     if how == "probability":
-        p = np.clip(_means(probability_matrix(rows, labels), group), 0, 1)
-        inside = np.clip(p, SMALLEST, 1 if task == "multiclass" else 1 - SMALLEST)
-        return p, np.log(inside) if task == "multiclass" else np.log(inside) - np.log1p(-inside)
+        return probability_matrix(rows, labels)
     logits = model_logits(rows, labels, task)
     if np.isnan(logits).any():
         row = int(np.flatnonzero(np.isnan(logits).any(axis=1))[0])
         raise InputError(f"ensemble: the logit of {rows['image_id'].iloc[row]} (fold {rows['fold'].iloc[row]}) is not a number")
-    logits = _means(np.where(np.isinf(logits), np.sign(logits) * LARGEST_LOGIT, logits), group)
-    return np.asarray(softmax(logits, axis=1) if task == "multiclass" else expit(logits), dtype=np.float64), logits
+    return np.where(np.isinf(logits), np.sign(logits) * LARGEST_LOGIT, logits)
+
+
+def from_mean(values: FloatArray, how: Combination, task: Task) -> tuple[FloatArray, FloatArray]:
+    """p and logits (n, k) of the averaged `member_values`."""
+    if how == "probability":
+        p = np.clip(values, 0, 1)
+        inside = np.clip(p, SMALLEST, 1 if task == "multiclass" else 1 - SMALLEST)
+        return p, np.log(inside) if task == "multiclass" else np.log(inside) - np.log1p(-inside)
+    return np.asarray(softmax(values, axis=1) if task == "multiclass" else expit(values), dtype=np.float64), values
 
 
 def _means(values: FloatArray, group: IntArray) -> FloatArray:

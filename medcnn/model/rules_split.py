@@ -24,6 +24,11 @@ class Parts:
     n_val: int
     n_trainings: int
 
+    @property
+    def n_to_fit(self) -> int:
+        """Images that may fit a fold's calibration and weights: its val rows, or what the other folds test."""
+        return self.n_val or (self.n_train if self.n_trainings > 1 else 0)
+
 
 def scheme(found: Fingerprint, asked: SplitConfig) -> Decision:
     """kfold for few patients, a hold-out for many, the cohort's own split where it has one."""

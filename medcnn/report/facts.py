@@ -9,6 +9,7 @@ import pandas as pd
 from medcnn.artifact import Stamp
 from medcnn.cohort import Exclusion, Finding, Fingerprint, Flow
 from medcnn.config import Config
+from medcnn.evaluation.ensemble_weights import EnsembleWeights
 from medcnn.evaluation.ladder import RungNumbers
 from medcnn.evaluation.selection import Selection
 from medcnn.plan import Plan
@@ -54,7 +55,7 @@ class RungFacts:
     name: as in the config (prevalence, shortcuts, frozen, simple_cnn, main, soup, ensemble). numbers: on the test rows.
     model: name of the network. n_models: how many are asked for one prediction, over folds, seeds and rungs; n_parameters: of
     one of them. cpu_seconds, gpu_seconds: training of all of them, and of those that they are made of.
-    images_per_second: predictions of one image by one model, per CPU second.
+    images_per_second: predictions of one image by one model, per CPU second. weights: how an ensemble weighs its rungs.
     """
 
     name: str
@@ -65,6 +66,7 @@ class RungFacts:
     cpu_seconds: float | None = None
     gpu_seconds: float | None = None
     images_per_second: float | None = None
+    weights: EnsembleWeights | None = None
 
     @property
     def is_headline(self) -> bool:

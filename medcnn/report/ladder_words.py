@@ -37,6 +37,8 @@ def rung_title(name: str) -> str:
 
 def rung_words(rung: RungFacts) -> str:
     """What the rung is."""
+    if rung.weights is not None and rung.weights.how == "fitted":
+        return "the weighted mean of the predictions of all trained models"
     return WHAT.get(rung.name, "{model}").format(model=rung.model or "the network")
 
 
@@ -90,6 +92,7 @@ def ladder_sentences(facts: RunFacts) -> list[str]:
     """Which rung is the headline, what each rung buys and costs, how far chance moves it, and what choosing cost."""
     ladder = facts.ladder
     said = [_headline_sentence(facts), *(_step_sentence(lower, upper) for lower, upper in pairwise(ladder)), _cheapest_sentence(ladder)]
+    said += [_weights_sentence(rung) for rung in ladder]
     said += [_chance_sentence(rung) for rung in ladder]
     said.append(_selection_sentence(facts))
     return [sentence for sentence in said if sentence]
@@ -161,6 +164,24 @@ def _gap_to_headline(rung: RungFacts) -> str:
     return gap(rung.numbers.to_headline) if rung.numbers.to_headline is not None else "0"
 
 
+def _weights_sentence(rung: RungFacts) -> str:
+    """How an ensemble weighs its rungs, and what that does not say."""
+    if rung.weights is None:
+        return ""
+    if rung.weights.how == "equal":
+        return "The ensemble weighs its rungs alike, whatever their quality: a weak rung pulls it down."
+    said = [f"{_named(name)} {_share(*limits)}" for name, limits in rung.weights.spread().items()]
+    return (
+        f"The ensemble’s weights are those with the lowest log-loss on {rung.weights.fitted_on}, without the patients whom the fold tests:"
+        f" {join_words(said)}; a small weight says that the rung adds little beside the others, not that it is poor."
+    )
+
+
+def _share(mean: float, low: float, high: float) -> str:
+    """A weight, and its range over the folds where it differs."""
+    return fixed(mean) if fixed(low) == fixed(high) else f"{fixed(mean)} ({fixed(low)} to {fixed(high)} over the folds)"
+
+
 def _chance_sentence(rung: RungFacts) -> str:
     single = rung.numbers.single
     if single is None:
@@ -205,7 +226,10 @@ def ladder_methods(facts: RunFacts) -> str:
         return ""
     named = join_words([f"{rung_title(rung.name).lower()} ({rung_words(rung)})" for rung in others])
     n_models = headline.n_models or 0
-    several = f" Its prediction is the mean of {plural(n_models, 'model')}." if n_models > 1 and headline.name != "soup" else ""
+    fitted = headline.weights if headline.weights is not None and headline.weights.how == "fitted" else None
+    by = f" (weights of the lowest log-loss on {fitted.fitted_on})" if fitted else ""
+    mean = "weighted mean" if fitted else "mean"
+    several = f" Its prediction is the {mean} of {plural(n_models, 'model')}{by}." if n_models > 1 and headline.name != "soup" else ""
     return f"On the same split we evaluated {named}; {_inner(headline)} was named as the headline before the test part was opened.{several}"
 
 

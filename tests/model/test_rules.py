@@ -52,7 +52,7 @@ def test_config_value_beats_every_rule():
             "augment_on": "device",
             "compile": True,
         },
-        "ladder": {"rungs": ("main", "prevalence"), "headline": "main"},
+        "ladder": {"rungs": ("main", "prevalence"), "headline": "main", "weights": "fitted"},
         "prediction": {"engine": "openvino"},
     }
     opposite = cohort(short=28, n_patients=100, channels={"3": 5000}, prevalence={"ill": 0.01})

@@ -73,6 +73,24 @@ def test_rungs_follow_the_main_model_and_the_seeds(model, n_seeds, rungs):
     assert decided.ladder.headline == rungs[-1]
 
 
+@pytest.mark.parametrize(
+    ("found", "sections", "weights", "reason"),
+    [
+        ({}, {}, "fitted", "a weak rung pulls a plain mean down"),
+        ({}, {"ladder": {"weights": "equal"}}, "equal", "given in the config"),
+        ({}, {"ladder": {"rungs": ["frozen", "main"]}}, "equal", "there are not several trained rungs to weigh"),
+        ({}, {"model": {"name": "simple_cnn"}, "ladder": {"n_seeds": 3}}, "equal", "there are not several"),
+        ({"n_images": 61, "n_patients": 61}, {"split": {"n_folds": 5}}, "equal", "about 49 images could fit weights"),
+        ({"n_images": 63, "n_patients": 63}, {"split": {"n_folds": 5}}, "fitted", "a weak rung"),
+        ({"n_images": 300, "n_patients": 300}, {"split": {"scheme": "holdout"}}, "equal", "about 45 images"),
+    ],
+)
+def test_the_ensemble_is_weighed_where_there_is_something_to_weigh_and_to_weigh_by(found, sections, weights, reason):
+    decided = plan(cohort(**found), **sections)
+    assert decided.ladder.weights == weights
+    assert decided.reasons["ladder.weights"].startswith(reason)
+
+
 def test_headline_is_the_last_of_the_given_rungs_and_may_be_another():
     assert plan(ladder={"rungs": ["main", "prevalence"]}).ladder.headline == "prevalence"
     assert plan(ladder={"headline": "main"}).ladder.headline == "main"

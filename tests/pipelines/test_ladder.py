@@ -13,7 +13,7 @@ from pipelines.finetune import finetune
 from tests.pipelines.conftest import tiny_config
 
 RUNGS = ["prevalence", "shortcuts", "simple_cnn", "main", "ensemble"]
-LADDER = {"rungs": RUNGS, "n_seeds": 2}
+LADDER = {"rungs": RUNGS, "n_seeds": 2, "weights": "fitted"}
 TRAINING = {"epochs": 1, "select": "last"}
 
 
@@ -44,9 +44,18 @@ def test_a_test_row_is_the_mean_of_its_models(climbed: Path) -> None:
         np.testing.assert_allclose(by_hand.mean()[mean.index], mean, atol=1e-12)
 
 
-def test_the_ensemble_is_the_mean_of_the_trained_rungs(climbed: Path) -> None:
-    p = {rung: read_table(climbed / "predict" / rung / "predictions.parquet")["p_nodule"] for rung in RUNGS}
-    np.testing.assert_allclose(p["ensemble"], (p["simple_cnn"] + p["main"]) / 2, atol=1e-12)
+def test_the_ensemble_is_the_mean_of_the_trained_rungs_as_its_weights_say(climbed: Path) -> None:
+    tables = {rung: read_table(climbed / "predict" / rung / "predictions.parquet") for rung in RUNGS}
+    noted = json.loads((climbed / "predict/ensemble/weights.json").read_text())
+    assert (noted["how"], noted["fitted_on"]) == ("fitted", "out-of-fold predictions of the development patients")
+    share = {(each["part"], each["fold"]): each["weights"] for each in noted["folds"]}
+    assert set(share) == {("test", 0), ("val", 0), ("val", 1), ("val", 2)}
+    by_hand = sum(
+        tables[rung]["p_nodule"] * [share[part, fold][rung] for part, fold in zip(tables[rung]["part"], tables[rung]["fold"], strict=True)]
+        for rung in ("simple_cnn", "main")
+    )
+    np.testing.assert_allclose(tables["ensemble"]["p_nodule"], by_hand, atol=1e-12)
+    assert "without the patients whom the fold tests" in (climbed / "report.html").read_text()
 
 
 def test_the_headline_is_the_last_rung_and_its_numbers_are_the_runs(climbed: Path) -> None:
@@ -112,7 +121,9 @@ def test_a_soup_is_one_model_a_fold_and_no_worse_on_val(tmp_path: Path) -> None:
 def test_an_ensemble_may_stand_before_what_it_is_made_of(tmp_path: Path) -> None:
     rungs = ["simple_cnn", "ensemble", "main"]
     run = finetune(
-        tiny_config(ladder={"rungs": rungs}, model={"name": "small_vgg"}, training=TRAINING), tmp_path / "run", quiet=True
+        tiny_config(ladder={"rungs": rungs, "weights": "equal"}, model={"name": "small_vgg"}, training=TRAINING),
+        tmp_path / "run",
+        quiet=True,
     ).folder
     p = {rung: read_table(run / "predict" / rung / "predictions.parquet")["p_nodule"] for rung in rungs}
     np.testing.assert_allclose(p["ensemble"], (p["simple_cnn"] + p["main"]) / 2, atol=1e-12)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medcnn.config import LadderConfig
+from medcnn.evaluation.ensemble_weights import EnsembleWeights, FoldWeights
 from medcnn.evaluation.estimates import Estimate
 from medcnn.evaluation.selection import Selection
 from medcnn.evaluation.significance import Difference
@@ -131,6 +132,31 @@ def test_chance_and_choice_are_told(facts_of: Facts) -> None:
     table = blocks_of(facts, Table)[-1]
     assert [list(row) for row in table.rows] == [["Main model", "62%"], ["Frozen features", "38%"]]
     assert "corrected" not in " ".join(ladder_sentences(facts_of()))
+
+
+def test_the_weights_of_an_ensemble_are_told(facts_of: Facts) -> None:
+    def weights(how: str, *shares: float) -> EnsembleWeights:
+        folds = [FoldWeights(part="test", fold=k, weights={"main": share, "frozen": 1 - share}) for k, share in enumerate(shares)]
+        fitted_on = "out-of-fold predictions of the other folds" if how == "fitted" else ""
+        return EnsembleWeights(how=how, folds=tuple(folds), fitted_on=fitted_on)
+
+    fitted = with_rung(facts_of(), "ensemble", weights=weights("fitted", 0.96, 0.98))
+    (said,) = [sentence for sentence in ladder_sentences(fitted) if "weights" in sentence]
+    assert "lowest log-loss on out-of-fold predictions of the other folds, without the patients whom the fold tests: " in said
+    assert "the main model 0.970 (0.960 to 0.980 over the folds) and frozen features 0.030 (0.020 to 0.040 over the folds);" in said
+    assert (
+        "the weighted mean of 20 models (weights of the lowest log-loss on out-of-fold predictions of the other folds)."
+        in ladder_methods(fitted)
+    )
+    assert "the weighted mean of the predictions of all trained models" in build_report(fitted)
+    once = with_rung(facts_of(), "ensemble", weights=weights("fitted", 0.9))
+    assert any("the main model 0.900 and frozen features 0.100;" in sentence for sentence in ladder_sentences(once))
+    equal = with_rung(facts_of(), "ensemble", weights=weights("equal", 0.5))
+    assert any(
+        "weighs its rungs alike, whatever their quality: a weak rung pulls it down" in sentence for sentence in ladder_sentences(equal)
+    )
+    assert "the mean of 20 models." in ladder_methods(equal)
+    assert not any("weigh" in sentence for sentence in ladder_sentences(facts_of()))  # a run that is older than weights
 
 
 # ---------------------------------------------------------------- shortcuts
