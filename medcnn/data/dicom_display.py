@@ -85,7 +85,8 @@ def _padding(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray | None:
     span = 2 ** (8 * stored.dtype.itemsize)
     limits = np.iinfo(stored.dtype)
     wrapped = sorted(
-        int(value) - span if value > limits.max else int(value) + span if value < limits.min else int(value) for value in (first[0], last[0])
+        int(value) - span if value > limits.max else int(value) + span if value < limits.min else int(value)
+        for value in (first[0], last[0])
     )
     mask = (stored >= wrapped[0]) & (stored <= wrapped[1])
     return mask if mask.any() else None

@@ -84,7 +84,7 @@ def acquisition_date(dataset: pydicom.Dataset, patient: str, dates: str) -> str 
 def _date(text: str) -> datetime.date | None:
     """YYYYMMDD; None for anything else, and for years in which nobody took such images."""
     try:
-        found = datetime.datetime.strptime(text, "%Y%m%d").date() if re.fullmatch(r"\d{8}", text) else None  # noqa: DTZ007 - a date
+        found = datetime.datetime.strptime(text, "%Y%m%d").date() if re.fullmatch(r"\d{8}", text) else None
     except ValueError:
         return None
     return found if found is not None and found.year >= 1895 else None

@@ -16,7 +16,9 @@ PHOTOGRAPHS = frozenset(["OP", "OPM", "OPT", "OCT", "XC", "ES", "DG", "DMS"])
 # Words of ImageType. Captures: what a workstation drew (a dose report, a protocol page), not what a detector saw.
 CAPTURED = re.compile(r"SCREEN|DOSE|\bPROT(OCOL)?\b|REPORT|SNAPSHOT|\bCAPTURE")
 LOCALIZERS = re.compile(r"LOCALI[ZS]ER|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM")
-COMPUTED = re.compile(r"\b(MPR|MIP|MINIP|MINMIP|VRT|REFORMATTED|SUBTRACTION|ADC|FA|TRACEW?|PERFUSION|PROJECTION IMAGE|VOLUME RENDERING|MEAN|AVERAGE)\b")
+COMPUTED = re.compile(
+    r"\b(MPR|MIP|MINIP|MINMIP|VRT|REFORMATTED|SUBTRACTION|ADC|FA|TRACEW?|PERFUSION|PROJECTION IMAGE|VOLUME RENDERING|MEAN|AVERAGE)\b"
+)
 
 # Kinds that can be of a config's modality. Others: every kind can.
 FITTING: dict[str, tuple[ObjectKind, ...]] = {
@@ -27,7 +29,9 @@ FITTING: dict[str, tuple[ObjectKind, ...]] = {
     "dermoscopy": ("photograph",),
     "ultrasound": ("ultrasound",),
 }
-CHEST = frozenset(["CHEST", "THORAX", "LUNG", "RIB", "RIBS", "HEART", "MEDIASTINUM", "CHESTABDOMEN", "CHESTABDPELVIS", "STERNUM", "TSPINE", "other"])
+CHEST = frozenset(
+    ["CHEST", "THORAX", "LUNG", "RIB", "RIBS", "HEART", "MEDIASTINUM", "CHESTABDOMEN", "CHESTABDPELVIS", "STERNUM", "TSPINE", "other"]
+)
 WORDS: dict[ObjectKind, str] = {
     "projection": "a projection radiograph",
     "raw_projection": "a detector's raw image (FOR PROCESSING), which nobody reads",

@@ -4,10 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from medcnn.data.dicom import decode_dicom, read_dicom
+from medcnn.data.images import UnreadableImage
+from medcnn.data.pixel_record import Cell
+
 CR_IMAGE = "1.2.840.10008.5.1.4.1.1.1"
+RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16) * 16  # 0..4080
+SIGNED = (RAMP.astype(np.int32) - 2048).astype(np.int16)
 
 
 def make_dicom(pixels: np.ndarray, **elements: object) -> pydicom.Dataset:
@@ -52,3 +59,22 @@ def lookup_table(entries: list[int], first: int, bits: int) -> pydicom.Sequence:
     item.add_new(0x00283002, "US" if first >= 0 else "SS", [len(entries), first, bits])
     item.add_new(0x00283006, "US", entries)
     return pydicom.Sequence([item])
+
+
+def shown(folder: Path, pixels: np.ndarray, frame: int = 0, **elements: object) -> np.ndarray:
+    return read_dicom(save_dicom(folder / "a.dcm", pixels, **elements), frame)
+
+
+def recorded(folder: Path, pixels: np.ndarray, frame: int = 0, **elements: object) -> dict[str, Cell]:
+    path = save_dicom(folder / "a.dcm", pixels, **elements)
+    return dict(decode_dicom(path.read_bytes(), frame, where=path)[1].record)
+
+
+def kind_of(path: Path, frame: int = 0) -> str:
+    with pytest.raises(UnreadableImage) as caught:
+        read_dicom(path, frame)
+    return caught.value.kind
+
+
+def levels(values: np.ndarray) -> np.ndarray:
+    return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
