@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := dicom,weights,lora,search,pdf,medmnist,test
+EXTRAS := dicom,weights,lora,search,pdf,wsi,medmnist,test
 
 .PHONY: demo setup test lint nightly clean
 

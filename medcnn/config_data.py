@@ -33,7 +33,7 @@ class SlidesConfig(Section):
         256, description="Side of a tile in pixels, as it comes in; image.size_px is what the model sees"
     )
     mpp: Annotated[float, Field(gt=0, le=50)] = Field(
-        0.5, description="Microns per pixel of a tile; the finest level that is not finer than needed is read and averaged down to it"
+        0.5, description="Microns per pixel of a tile; the coarsest level that is fine enough is read and averaged down to it"
     )
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Share of a tile's side that its neighbour shares")
     min_tissue: Fraction = Field(0.5, description="Share of a tile that the tissue mask must cover")
@@ -65,6 +65,7 @@ class SlidesConfig(Section):
     min_annotation: Fraction = Field(
         0.5, description="Share of a tile that outlines of one class must cover to give it that class; the largest share wins"
     )
+    cut_out: tuple[str, ...] = Field((), description="Classes of outlines that are holes in all others and no label (ASAP: Exclusion, _2)")
     outside: str | None = Field(
         None, description="Class of tiles of an annotated slide that no class covers enough; blank: they are left out"
     )
@@ -155,6 +156,8 @@ class DataConfig(Section):
             raise ValueError("source table needs label_column (class names) or label_columns (one 0/1 column per finding)")
         if self.label_column and self.label_columns:
             raise ValueError("give label_column or label_columns, not both")
+        if self.source == "slides" and self.slides.annotations is not None and (self.label_column or self.label_columns):
+            raise ValueError("slides.annotations labels tiles, label_column of label_table labels slides; give one of them")
         if self.positive is not None and self.classes and self.positive not in self.classes:
             raise ValueError(f"positive {self.positive!r} is not among classes {list(self.classes)}")
         return self

@@ -1,5 +1,6 @@
 """Config files: read strictly, overridden from the command line, refused with file, key and the nearest known name; written back."""
 
+import copy
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,13 +83,15 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-_PATH_KEYS = {("data", "path"), ("data", "image_root"), ("data", "label_table"), ("model", "weights")}
+_PATH_KEYS = {("data", "path"), ("data", "image_root"), ("data", "label_table"), ("model", "weights"), ("data", "slides", "annotations")}
 
 
 def _anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
-    anchored: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
-    for section, key in _PATH_KEYS:
-        values = anchored.get(section)
+    anchored = copy.deepcopy(tree)
+    for *sections, key in _PATH_KEYS:
+        values: Any = anchored
+        for section in sections:
+            values = values.get(section) if isinstance(values, dict) else None
         if isinstance(values, dict) and isinstance(values.get(key), str):
             values[key] = str((folder / str(values[key])).resolve())
     if isinstance(anchored.get("cohort"), str):
