@@ -19,7 +19,7 @@ COLUMNS = (*MEASURES, "thumbnail")
 WINDOW = (0.005, 0.995)  # of 16-bit samples, as images.to_uint8 does
 FLAT_LINE_SD = 2.0  # grey levels: a row or column at the edge that varies less belongs to a frame
 LEAST_TEXT_PX = 128  # a smaller picture has no room for letters that could be told
-STROKE_PX, STROKE_CONTRAST = 9, 60  # letters: thinner than this at 512 px, and this many grey levels off what is around them
+STROKE_PX, STROKE_CONTRASTS = 9, (60, 30)  # letters: thinner than this at 512 px, and as many grey levels off what is around them
 LETTER_HEIGHT_PX = (5, 40)
 LETTERS_IN_A_ROW = 3
 MOST_GAP = 1.5  # between letters, in letter heights
@@ -172,11 +172,13 @@ def count_letters(grey: np.ndarray) -> int:
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (STROKE_PX, STROKE_PX))
     best = 0
     for operation in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT):
-        strokes = cv2.threshold(cv2.morphologyEx(grey, operation, kernel), STROKE_CONTRAST, 1, cv2.THRESH_BINARY)[1]
-        if cv2.countNonZero(strokes) < LETTERS_IN_A_ROW * LETTER_HEIGHT_PX[0]:
-            continue
-        outlines = cv2.findContours(strokes, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
-        best = max(best, _in_rows(np.array([cv2.boundingRect(outline) for outline in outlines])))
+        standing_out = cv2.morphologyEx(grey, operation, kernel)
+        for contrast in STROKE_CONTRASTS:
+            strokes = cv2.threshold(standing_out, contrast, 1, cv2.THRESH_BINARY)[1]
+            if cv2.countNonZero(strokes) < LETTERS_IN_A_ROW * LETTER_HEIGHT_PX[0]:
+                continue
+            outlines = cv2.findContours(strokes, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+            best = max(best, _in_rows(np.array([cv2.boundingRect(outline) for outline in outlines])))
     return best
 
 
