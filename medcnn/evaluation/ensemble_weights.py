@@ -122,7 +122,10 @@ def weighted_mean(rungs: Mapping[str, pd.DataFrame], weights: EnsembleWeights, *
     if len(mean) != len(first):
         raise InputError("ensemble: a rung has several rows for an image; combine its models first")
     labels = label_names(first)
-    shares = pd.DataFrame([{"part": part, "fold": fold, **weights.of(part, fold)} for part, fold in first.groupby(["part", "fold"]).groups])
+    places = first[["part", "fold"]].drop_duplicates()
+    shares = pd.DataFrame(
+        [{"part": part, "fold": fold, **weights.of(part, fold)} for part, fold in zip(places["part"], places["fold"], strict=True)]
+    )
     share = first[["part", "fold"]].merge(shares, on=["part", "fold"], how="left")[list(tables)].to_numpy(dtype=np.float64)
     values = sum(share[:, [number]] * member_values(table, labels, how, task) for number, table in enumerate(tables.values()))
     p, logits = from_mean(np.asarray(values, dtype=np.float64), how, task)

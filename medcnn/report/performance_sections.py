@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from medcnn.evaluation.calibration_rows import FITTED_ON
 from medcnn.report.blocks import Facts, Figure, Figures, Heading, Panels, Row, Section, Table, Text
 from medcnn.report.charts import calibration_chart, distribution_chart, precision_recall_chart, roc_chart
 from medcnn.report.diagrams import ForestRow, forest_chart
@@ -28,6 +29,10 @@ CALIBRATION = (
 )
 OVERALL = ("brier", "scaled_brier", "log_loss")
 FEW_CURVES = 6
+POOLED = (
+    "The map was fitted on out-of-fold predictions of single models and is applied to the mean of the fold models, which is less extreme: "
+    "a calibration slope somewhat above 1 is expected (doi:10.1111/j.1467-9868.2009.00726.x)."
+)
 
 
 def per_label(reading: Reading, build: Callable[[str], Sequence[Any]]) -> list[Any]:
@@ -179,7 +184,8 @@ def _recalibration_facts(reading: Reading) -> list[Any]:
     known = [(term, text) for term, text in pairs if text]
     rows: list[Row] = [[str(name), *_fitted(part)] for name, part in fitted.items()] if isinstance(fitted, Mapping) else []
     table = Table(["What was fitted", "Method", "Parameters", "Events/n"], rows, numeric=[3]) if rows else None
-    return listed(Facts(known) if known else None, table)
+    pooled = Text(POOLED, "note") if info.get("fitted_on") == FITTED_ON["out_of_fold"] else None
+    return listed(Facts(known) if known else None, pooled, table)
 
 
 def _fitted(part: Any) -> list[str]:

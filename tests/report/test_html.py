@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medcnn.evaluation.calibration_rows import FITTED_ON
 from medcnn.report.comparison_html import build_comparison_report
 from medcnn.report.comparison_sections import typeset
 from medcnn.report.facts import ComparisonFacts, ErrorImage, RunFacts
@@ -281,6 +282,10 @@ def test_what_was_fitted_is_listed(facts_of: Facts) -> None:
     assert "Platt scaling slope 0.620, intercept −0.100 90/200" in text
     assert "Requested auto" in text
     assert "Fitted on tuning rows" in text
+    assert "applied to the mean of the fold models" not in text
+    pooled = info | {"fitted_on": FITTED_ON["out_of_fold"]}
+    text = Page(build_report(replace(facts_of(), recalibration_info=pooled))).text
+    assert "applied to the mean of the fold models, which is less extreme: a calibration slope somewhat above 1 is expected" in text
 
 
 def test_pictures_stay_within_their_budget(facts_of: Facts) -> None:
