@@ -165,14 +165,21 @@ def _work(run: Run, folder: Path, key: Key, work: Callable[[Path], None], title:
     run.say(f"{title}: done in {time.monotonic() - started:.1f} s")
 
 
-def ledger_entry(name: str, config_digest: str, predictions_digest: str) -> dict[str, str]:
-    """One opening of the test part: when, who, which config, which predictions."""
+def ledger_entry(name: str, config_digest: str, predictions_digest: str, *, run: str = "") -> dict[str, str]:
+    """One opening of the test part: when, who, which run (its folder's name), which config, which predictions."""
     when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    return {"when": when, "who": getpass.getuser(), "name": name, "config": config_digest, "predictions": predictions_digest}
+    known = {"run": run} if run else {}
+    return {"when": when, "who": getpass.getuser(), "name": name, **known, "config": config_digest, "predictions": predictions_digest}
 
 
 def append_ledger(path: Path, entry: Mapping[str, Any]) -> None:
-    """Add one line to the test ledger and make it last."""
+    """Add one line to the test ledger and make it last, unless the opening is noted already.
+
+    A line that differs in nothing but when and who is the same opening: a kill had come between the line and the stamp.
+    """
+    same = {key: value for key, value in entry.items() if key not in {"when", "who"}}
+    if any(all(line.get(key, value) == value for key, value in same.items()) for line in read_ledger(path)):
+        return
     line = json.dumps(entry, sort_keys=True) + "\n"
     before = path.read_bytes() if path.exists() else b""
     write_file(path, before + line.encode())

@@ -1,6 +1,7 @@
 """What a stage's result depends on, and the test ledger."""
 
 import ast
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 import medcnn
 from medcnn.config import Config
-from medcnn.runs import ROOMS, Run, note_opening, read_ledger
+from medcnn.runs import ROOMS, Run, append_ledger, ledger_entry, note_opening, read_ledger
 
 ROOT = Path(medcnn.__file__).parent
 NOT_DECIDING = {  # stage -> what its source imports, but its result does not depend on
@@ -47,6 +48,22 @@ def test_a_stage_is_redone_when_source_that_it_imports_changes(stage: str) -> No
 
 def test_the_guess_of_the_prevalence_is_redone_with_its_source() -> None:
     assert "evaluation/baseline" in ROOMS["predict"]  # predict_stages.py imports it, and stands in no room
+
+
+def test_an_opening_that_is_noted_is_not_noted_again(tmp_path: Path) -> None:
+    """A kill between the line and the stamp of evaluate has the stage done again."""
+    path, one = tmp_path / "test_ledger.jsonl", ledger_entry("trial", "c" * 64, "p" * 64, run="trial")
+    append_ledger(path, one)
+    append_ledger(path, {**one, "when": "2031-01-01T00:00:00+0000", "who": "somebody else"})
+    assert [line["when"] for line in read_ledger(path)] == [one["when"]]
+    for key in ("run", "config", "predictions", "name"):
+        append_ledger(path, {**one, key: "another"})
+        append_ledger(path, {**one, key: "another"})
+    assert len(read_ledger(path)) == 5
+    older = {key: value for key, value in one.items() if key != "run"}
+    path.write_text(json.dumps(older) + "\n")  # a line of before runs were named
+    append_ledger(path, one)
+    assert read_ledger(path) == [older]
 
 
 def test_openings_by_several_runs_at_once_are_all_noted(tmp_path: Path) -> None:
