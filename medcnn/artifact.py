@@ -25,6 +25,7 @@ STAMP = "stamp.json"
 DRAFT_KEY = "draft.key"
 COST_FILE = "cost.json"  # what the work cost is no part of what was made
 CHUNK_BYTES = 1 << 20
+_elsewhere = [0.0]  # CPU seconds that other processes, not children of this one, worked for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class Stamp:
     """What a finished stage says of itself.
 
     key: digest of the stage's name, settings, code and inputs. outputs: file -> sha256.
-    cpu_seconds, wall_seconds: what the last process that worked on it spent. peak_memory_mb: of that process.
+    cpu_seconds, wall_seconds: what the last process that worked on it spent, with those that worked for it (torchrun).
+    peak_memory_mb: of that process.
     """
 
     stage: str
@@ -206,4 +208,9 @@ def _publish(draft: Path, folder: Path) -> None:
 
 def _cpu_seconds() -> float:
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return times.user + times.system + times.children_user + times.children_system + _elsewhere[0]
+
+
+def count_cpu_seconds(seconds: float) -> None:
+    """Note what processes that are not children of this one spent for it, so that the stamp of its stage counts it."""
+    _elsewhere[0] += seconds

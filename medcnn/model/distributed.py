@@ -20,6 +20,7 @@ import torch
 from torch import distributed
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
+from medcnn.artifact import count_cpu_seconds
 from medcnn.errors import InputError, RunError
 from medcnn.model.batches import Deal
 from medcnn.model.devices import choose_device
@@ -77,7 +78,17 @@ def together(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     _tell(meeting, "work")
     with _joined(meeting):
         distributed.broadcast_object_list([(work, args, kwargs)], src=0, device=torch.device("cpu"))
-        return work(*args, **kwargs)
+        found, helpers_seconds = _counted(lambda: work(*args, **kwargs))
+    count_cpu_seconds(helpers_seconds)
+    return found
+
+
+def _counted(work: Callable[[], T]) -> tuple[T, float]:
+    """What `work` returns, and the CPU seconds that it took all other processes of the group together."""
+    before = sum(os.times()[:4])
+    found = work()
+    own = sum(os.times()[:4]) - before
+    return found, float(Team.of_this_process().add_up(torch.tensor(own, dtype=torch.float64)).item() - own)
 
 
 def _help() -> None:
@@ -88,7 +99,7 @@ def _help() -> None:
             task: list[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]] = [(lambda: None, (), {})]
             distributed.broadcast_object_list(task, src=0, device=torch.device("cpu"))
             work, args, kwargs = task[0]
-            work(*args, **kwargs)
+            _counted(lambda work=work, args=args, kwargs=kwargs: work(*args, **kwargs))  # type: ignore[misc]
 
 
 @contextlib.contextmanager
@@ -189,11 +200,18 @@ class Team:
         torch.cuda.set_device(number)
         return torch.device("cuda", number)
 
-    def share(self, deal: Deal) -> Deal:
-        """This process's images of a step; the numbers of any two processes differ by at most one."""
+    def share(self, deal: Deal, *, neighbours: bool = False) -> Deal:
+        """This process's images of a step; the numbers of any two processes differ by at most one.
+
+        neighbours: those that follow each other, and first the one before them (before the first: the last of the step), for
+        blends of each image with the one before it, which then are the same whatever the number of processes.
+        """
         if self.size == 1:
             return deal
-        mine = slice(self.rank, None, self.size)
+        mine: slice | np.ndarray = slice(self.rank, None, self.size)
+        if neighbours:
+            own = self.rows(deal.rows)
+            mine = np.arange(own.start - 1, own.stop)
         return Deal(deal.epoch, deal.rows[mine], None if deal.shows is None else deal.shows[mine])
 
     def rows(self, rows: np.ndarray) -> slice:

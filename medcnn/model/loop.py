@@ -112,7 +112,12 @@ class TrainingLoop:
         first, n_done = self.journey.epoch, self.journey.step
         for epoch in range(first, self.plan.epochs):
             deals = deal_epoch(self.data.rows_train, self.classes, batch_size=self.plan.batch_size, seed=self.seed, epoch=epoch)
-            yield from map(self.team.share, deals[n_done if epoch == first else 0 :])
+            yield from (self.team.share(deal, neighbours=self.mixes) for deal in deals[n_done if epoch == first else 0 :])
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are blended with their neighbours."""
+        return bool(self.plan.mixup or self.plan.cutmix)
 
     def _timed(self, batches: Generator[Batch]) -> Iterator[Batch]:
         started = time.perf_counter()
@@ -128,9 +133,10 @@ class TrainingLoop:
         set_learning_rates(self.optimiser, self.plan.learning_rate, self.schedule, step)
         inputs = self.signature.inputs(augmented(batch.pixels.to(self.device, non_blocking=True), batch.draws), self.device)
         y = self.targets[batch.rows].to(self.device, non_blocking=True)
-        if self.plan.mixup or self.plan.cutmix:
-            rng = np.random.default_rng(_step_seed(self.seed, step, self.team.rank))
+        if self.mixes:  # the same draw in all processes, of which each has its first image's neighbour too
+            rng, shared = np.random.default_rng(_step_seed(self.seed, step, 0)), self.team.size > 1
             inputs, y = mix(inputs, y, mixup=self.plan.mixup, cutmix=self.plan.cutmix, rng=rng)
+            inputs, y = (inputs[1:], y[1:]) if shared else (inputs, y)
         loss = self._descend(inputs, y, step)
         n_images = self.n_drawn // self.n_steps + (self.journey.step < self.n_drawn % self.n_steps)  # of all processes
         loss = self._add_up(loss, len(y) / n_images)

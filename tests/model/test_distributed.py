@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from model_cases import Arrays, blobs, model_plan, training_plan
 from timm.layers.norm_act import BatchNormAct2d
 from torch import distributed, nn
 
+from medcnn.artifact import Key, drafted, read_stamp
 from medcnn.errors import InputError, RunError
 from medcnn.model import loop
 from medcnn.model.backbones import build_model
@@ -148,9 +150,34 @@ def test_the_losses_are_those_of_one_process(n: int, tmp_path: Path) -> None:
     assert result.cpu_seconds > 0
 
 
+def busy(seconds: float) -> float:
+    """CPU seconds that this process spent; the helpers spend ten times as much as the first one."""
+    wanted = seconds * (10 if distributed.is_initialized() and distributed.get_rank() else 1)
+    started = time.process_time()
+    while time.process_time() - started < wanted:
+        pass
+    return wanted
+
+
+def stamped(place: Path) -> float:
+    key = Key(stage="train", settings={}, inputs={}, code="")
+    with drafted(place / "stage", key):
+        together(busy, 0.05)
+    return read_stamp(place / "stage").cpu_seconds
+
+
+def test_the_stamp_counts_all_processes(tmp_path: Path) -> None:
+    seconds, codes = in_processes(lambda: stamped(tmp_path), tmp_path, 3)
+    assert codes == [0, 0, 0]
+    assert 1.05 <= seconds < 3
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        {"mixup": 0.4},
+        {"cutmix": 1.0},
+        {"mixup": 0.4, "cutmix": 1.0, "imbalance": "oversample"},
         {"imbalance": "loss_weights"},
         {"imbalance": "oversample"},
         {"head_epochs": 1, "backbone_lr_factor": 0.1},
@@ -350,6 +377,13 @@ def test_shares_make_up_the_step() -> None:
     assert all((share.shows == share.rows % 3).all() and share.epoch == 2 for share in shares)
     assert {len(share.rows) for share in shares} == {2, 3}
     assert Team().share(deal) is deal
+    for size in (2, 3, 4, 12):  # for blends: neighbours stay together, and each share begins with the image before its first
+        beside = [Team(rank, size).share(deal, neighbours=True) for rank in range(size)]
+        assert np.concatenate([share.rows[1:] for share in beside]).tolist() == list(range(11))
+        held = [share.rows for share in beside if len(share.rows) > 1]
+        assert all((np.diff(rows)[1:] == 1).all() and rows[0] == (rows[1] - 1) % 11 for rows in held)
+        assert all((share.shows == share.rows % 3).all() for share in beside)
+    assert Team().share(deal, neighbours=True) is deal
     rows = np.arange(30, 41)
     np.testing.assert_array_equal(np.concatenate([rows[Team(rank, 4).rows(rows)] for rank in range(4)]), rows)
     assert len(rows[:1][Team(0, 3).rows(rows[:1])]) + len(rows[:1][Team(2, 3).rows(rows[:1])]) == 1
