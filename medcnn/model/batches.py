@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from medcnn.errors import InputError, RunError
 
 CPU = torch.device("cpu")
+DYING_SECONDS = 1.0
 Job = TypeVar("Job")
 Item = TypeVar("Item")
 
@@ -187,14 +189,28 @@ class _Batches(Dataset[Any]):
             return error
 
 
-def _fetch(batches: Iterator[Any]) -> Any:
+def _fetch(batches: Any) -> Any:
     """The next item, None at the end."""
     try:
         return next(batches, None)
-    except (ConnectionError, EOFError, FileNotFoundError) as error:
-        if "DataLoader worker" in str(error):
-            raise  # the source's own error, wrapped by torch
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        # What a batch is fetched through may break in many ways while its worker dies; which one comes first is chance.
+        if "DataLoader worker" in str(error) or not (_are_gone(error) or _someone_died(batches)):
+            raise  # the source's own error, wrapped by torch, or torch's notice of the death
         raise _death("its batch cannot be fetched") from error
+
+
+def _are_gone(error: Exception) -> bool:
+    """The other end of a connection is not there."""
+    return isinstance(error, ConnectionError | EOFError | FileNotFoundError)
+
+
+def _someone_died(batches: Any) -> bool:
+    """Whether a worker has ended otherwise than well; one that is about to die gets a moment to do so."""
+    workers = getattr(batches, "_workers", [])
+    for worker in workers:
+        worker.join(DYING_SECONDS / len(workers))
+    return any(worker.exitcode not in {None, 0} for worker in workers)
 
 
 @contextlib.contextmanager

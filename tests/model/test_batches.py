@@ -3,6 +3,7 @@ import signal
 import threading
 from collections import Counter
 from contextlib import closing
+from pickle import UnpicklingError
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from model_cases import Arrays, blobs
 
 from medcnn.errors import InputError, RunError
-from medcnn.model.batches import Deal, deal_epoch, n_drawn, stream, worker_deaths_named
+from medcnn.model.batches import Deal, _fetch, deal_epoch, n_drawn, stream, worker_deaths_named
 
 ROWS = np.array([40, 3, 17, 8, 25, 31, 2])
 
@@ -140,6 +141,50 @@ def test_a_worker_that_dies_is_a_run_error() -> None:
     batches = stream(Broken(dies=True), [Deal(0, np.array([row])) for row in range(8)], n_workers=1)
     with pytest.raises(RunError, match=r"training.n_workers=0"), worker_deaths_named(), closing(batches):
         list(batches)
+
+
+class Worker:
+    """As torch keeps them, with what it ended with."""
+
+    def __init__(self, exitcode: int | None) -> None:
+        self.exitcode = exitcode
+
+    def join(self, timeout: float) -> None:
+        assert timeout <= 1
+
+
+class Breaking:
+    """An iterator that fails as the way to a worker does that dies while it sends a batch."""
+
+    def __init__(self, error: Exception, exitcode: int | None) -> None:
+        self.error, self._workers = error, [Worker(None), Worker(exitcode)]
+
+    def __next__(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(104, "reset by peer"),
+        EOFError(),
+        RuntimeError("received 0 items of ancillary data"),
+        OSError("handle is closed"),
+        UnpicklingError("pickle data was truncated"),
+    ],
+)
+def test_however_the_way_to_a_dying_worker_breaks_it_is_a_death(error: Exception) -> None:
+    with pytest.raises(RunError, match=r"died \(its batch cannot be fetched\).*n_workers=0"):
+        _fetch(Breaking(error, -signal.SIGKILL))
+    if not isinstance(error, ConnectionError | EOFError):
+        with pytest.raises(type(error)):  # nobody died, so the error is somebody else's
+            _fetch(Breaking(error, None))
+
+
+def test_torchs_own_notice_passes() -> None:
+    with pytest.raises(RuntimeError, match="killed by signal") as caught:
+        _fetch(Breaking(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), -signal.SIGKILL))
+    assert not isinstance(caught.value, RunError)
 
 
 def test_other_runtime_errors_are_left_alone() -> None:
