@@ -34,7 +34,8 @@ from medcnn.tables import (
 def plan(run: Run, fingerprinted: Path) -> Path:
     """Fingerprint, machine and config to `plan.yaml`; an edited plan is honoured.
 
-    Raises InputError when the plan was edited and the config changed too: one of the two must give way.
+    Raises InputError when the plan was edited and the config changed too (one of the two must give way), and for an edit
+    that the rules would have refused.
     """
     from medcnn.data.augment import AugmentedImages, build_augmentation
     from medcnn.model.machine import inspect_machine
@@ -54,8 +55,19 @@ def plan(run: Run, fingerprinted: Path) -> Path:
     settings = {name: run.config.model_dump(mode="json")[name] for name in names}
     folder = do_stage(run, "plan", work, settings=settings, inputs={"fingerprint": fingerprinted})
     if _was_edited(folder):
+        _check_edited(folder / "plan.yaml", fingerprinted, run)
         run.say("plan: plan.yaml was edited by hand, and is honoured")
     return folder
+
+
+def _check_edited(path: Path, fingerprinted: Path, run: Run) -> None:
+    """Raise InputError for an edit that the rules would have refused."""
+    from medcnn.model.rules_checks import check_plan
+
+    try:
+        check_plan(read_plan(path), read_fingerprint(fingerprinted / "fingerprint.json"), run.config)
+    except InputError as problem:
+        raise InputError(f"{path}, as it was edited: {problem}") from None
 
 
 # ---------------------------------------------------------------- the numbers
@@ -91,10 +103,8 @@ def evaluate(run: Run, audited: Path, predicted: Path, calibrated: Path, planned
         raw = raw.merge(_covariates(manifest), on="image_id", validate="many_to_one")
         final = assess_both(raw, Calibrator.read(calibrated), run.config.evaluation, task=task, draft=draft)
         write_table(final, draft / "predictions.parquet")
-        note_opening(
-            run,
-            ledger_entry(run.config.name, digest(run.config.model_dump(mode="json")), file_digest(draft / "predictions.parquet")),
-        )
+        config, predictions = digest(run.config.model_dump(mode="json")), file_digest(draft / "predictions.parquet")
+        note_opening(run, ledger_entry(run.config.name, config, predictions, run=run.folder.name))
 
     settings = {"evaluation": run.config.evaluation.model_dump(mode="json"), "task": task}
     inputs = {"audit": audited, "predict": predicted, "calibrate": calibrated}

@@ -114,7 +114,10 @@ def _ladder(config: Config, model: ModelPlan, parts: Parts, decisions: Decisions
     if rungs:
         headline = decisions.one("ladder.headline", headline, lambda: rules_model.headline(rungs))
     weights = decisions.one("ladder.weights", asked["weights"], lambda: rules_model.ensemble_weights(rungs, parts.n_to_fit))
-    check_ladder(tuple(rungs), headline, pretrained=model.pretrained, n_seeds=config.ladder.n_seeds, has_val=parts.n_val > 0)
+    check_ladder(
+        tuple(rungs), headline, pretrained=model.pretrained, n_seeds=config.ladder.n_seeds, has_val=parts.n_val > 0,
+        can_weigh=weights == "equal" or parts.n_to_fit > 0,
+    )  # fmt: skip
     return LadderPlan.model_validate({**asked, "rungs": rungs, "headline": headline, "weights": weights})
 
 

@@ -1,16 +1,50 @@
 """Combinations of settings that cannot be, refused before anything is trained."""
 
 from medcnn.cohort import Fingerprint
-from medcnn.config import Config
+from medcnn.config import Config, ModelConfig, SplitConfig
 from medcnn.errors import InputError
+from medcnn.model.recipe import check_recipe
 from medcnn.model.rules_model import OWN_NETWORKS, TRAINED
-from medcnn.model.rules_split import Parts, n_dealt
-from medcnn.plan import ModelPlan, SplitPlan, TrainingPlan
+from medcnn.model.rules_split import Parts, expected_parts, n_dealt
+from medcnn.plan import ModelPlan, Plan, SplitPlan, TrainingPlan
 
 
 def check_asked(found: Fingerprint, config: Config) -> None:
     """Raise InputError for a config that contradicts itself or the cohort."""
-    split = config.split
+    check_dealing(found, config.split)
+    if config.training.minutes is not None and config.training.epochs != "auto":
+        raise InputError(
+            f"training.epochs is {config.training.epochs} and training.minutes is {config.training.minutes:g}; expected one of them, since "
+            "minutes are turned into epochs: set the other to auto (epochs) or leave it out (minutes)"
+        )
+    check_weights(config.model)
+
+
+def check_plan(decided: Plan, found: Fingerprint, config: Config) -> None:
+    """Raise InputError for a plan, edited by hand perhaps, with what `make_plan` would have refused to decide."""
+    if decided.task != found.task or tuple(decided.labels) != tuple(found.labels):
+        raise InputError(
+            f"task and labels are {decided.task} of {', '.join(decided.labels)}, but the cohort's are {found.task} of {', '.join(found.labels)}; "
+            "they are no decision of the plan: change `task` or the section `data` of the config"
+        )
+    check_dealing(found, decided.split)
+    check_split(decided.split)
+    parts, ladder = expected_parts(found, decided.split), decided.ladder
+    networks = [(decided.model, decided.training)]
+    if decided.simple_cnn is not None:
+        networks.append((decided.simple_cnn.model, decided.simple_cnn.training))
+    for model, training in networks:
+        check_weights(model)
+        check_training(config, parts, model, training)
+        check_recipe(training, found.task)
+    check_ladder(
+        ladder.rungs, ladder.headline, pretrained=decided.model.pretrained, n_seeds=ladder.n_seeds, has_val=parts.n_val > 0,
+        can_weigh=ladder.weights == "equal" or parts.n_to_fit > 0,
+    )  # fmt: skip
+
+
+def check_dealing(found: Fingerprint, split: SplitConfig) -> None:
+    """Raise InputError for a split that needs what the cohort does not bring: its own parts, or sites."""
     if split.scheme == "given" and not n_dealt(found):
         raise InputError("split.scheme is given, but the cohort brings no split; set data.part_column or data.fold_column, or scheme: auto")
     if (split.scheme == "leave_site_out" or split.unit == "site") and len(found.sites) < 2:
@@ -18,15 +52,12 @@ def check_asked(found: Fingerprint, config: Config) -> None:
         raise InputError(
             f"{key}, but the cohort names {len(found.sites)} sites; expected two or more: set data.site_column, or another split"
         )
-    if config.training.minutes is not None and config.training.epochs != "auto":
-        raise InputError(
-            f"training.epochs is {config.training.epochs} and training.minutes is {config.training.minutes:g}; expected one of them, since "
-            "minutes are turned into epochs: set the other to auto (epochs) or leave it out (minutes)"
-        )
-    if config.model.pretrained is True and config.model.name in OWN_NETWORKS:
-        raise InputError(
-            f"model.pretrained is true, but there are no pretrained weights of {config.model.name}; set model.pretrained=false"
-        )
+
+
+def check_weights(model: ModelConfig) -> None:
+    """Raise InputError for pretrained weights that do not exist."""
+    if model.pretrained is True and model.name in OWN_NETWORKS:
+        raise InputError(f"model.pretrained is true, but there are no pretrained weights of {model.name}; set model.pretrained=false")
 
 
 def check_split(split: SplitPlan) -> None:
@@ -67,8 +98,8 @@ def _fits_on_val(config: Config) -> bool:
     return config.calibration.method != "none" or any(threshold.rule != "fixed" for threshold in config.evaluation.thresholds)
 
 
-def check_ladder(rungs: tuple[str, ...], headline: str, *, pretrained: bool, n_seeds: int, has_val: bool) -> None:
-    """Raise InputError for rungs that cannot stand."""
+def check_ladder(rungs: tuple[str, ...], headline: str, *, pretrained: bool, n_seeds: int, has_val: bool, can_weigh: bool = True) -> None:
+    """Raise InputError for rungs that cannot stand. can_weigh: weights need not be fitted, or have rows to be fitted on."""
     n_trained = sum(rung in TRAINED for rung in rungs)
     problems = {
         "names no rung; expected main at least": not rungs,
@@ -89,6 +120,9 @@ def check_ladder(rungs: tuple[str, ...], headline: str, *, pretrained: bool, n_s
             "ensemble" in rungs and (n_trained == 0 or (n_trained == 1 and (n_seeds < 2 or "frozen" in rungs)))
         ),
     }
+    problems[
+        "has ensemble, whose weights would be fitted on validation rows or other folds, but there are none; set ladder.weights=equal"
+    ] = "ensemble" in rungs and not can_weigh
     for problem, is_there in problems.items():
         if is_there:
             raise InputError(f"ladder.rungs {problem}")
