@@ -5,6 +5,7 @@ that needs them.
 """
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -29,13 +30,14 @@ def ingest(run: Run) -> Path:
     config = run.config
 
     def work(draft: Path) -> None:
-        manifest, flow = ingest(config.data, task=config.task, seed=config.seed, folder=draft, progress=run.progress)
+        manifest, flow = ingest(config.data, task=config.task, modality=config.modality, seed=config.seed, folder=draft, executor=config.executor, progress=run.progress)
         write_json(flow, draft / "flow.json")
         write_table(check_manifest(manifest, source=str(config.data.path or config.data.source)), draft / "manifest.parquet")
 
     settings = {
         "data": config.data.model_dump(mode="json"),
         "task": config.task,
+        "modality": config.modality,
         "seed": config.seed,
         "sources": source_digest(config.data),
     }
@@ -96,17 +98,19 @@ def split(run: Run, audited: Path, planned: Path) -> Path:
 
 
 def cache(run: Run, audited: Path, planned: Path) -> Path:
-    """Decode every image once: `images.npy` uint8 (N, H, W, C), `index.parquet`."""
+    """Decode every image once: `images.npy` uint8 (N, H, W, C), or shards of it; `index.parquet`."""
     from medcnn.data.cache import build_cache
-    from medcnn.data.ingest import row_reader
+    from medcnn.data.ingest import reading_of
+    from medcnn.data.prepared import prepare_row
 
     decided = read_plan(planned / "plan.yaml")
 
     def work(draft: Path) -> None:
         manifest = read_table(audited / "manifest.parquet")
-        build_cache(manifest, decided.image, draft, read=row_reader(run.config.data), progress=run.progress)
+        prepare = functools.partial(prepare_row, reading=reading_of(run.config.data))
+        build_cache(manifest, decided.image, draft, prepare=prepare, executor=run.config.executor, progress=run.progress)
 
-    settings = {"image": decided.image.model_dump(mode="json")}
+    settings = {"image": decided.image.model_dump(mode="json", exclude={"stain"})}  # colours are changed when images are shown
     return do_stage(run, "cache", work, settings=settings, inputs={"audit": audited})
 
 

@@ -11,12 +11,12 @@ from pydantic import Field, model_validator
 
 from medcnn.config_data import AuditConfig, DataConfig
 from medcnn.section import Auto, Fraction, Positive, Section
-from medcnn.tables import Task
+from medcnn.tables import Level, Task
 
 Recalibration = Literal["none", "temperature", "platt", "isotonic", "beta"]
 Loss = Literal["cross_entropy", "focal", "asymmetric", "ordinal"]
 Imbalance = Literal["none", "loss_weights", "class_balanced", "logit_adjusted", "oversample"]
-Rung = Literal["prevalence", "shortcuts", "frozen", "simple_cnn", "main", "soup", "ensemble"]
+Rung = Literal["prevalence", "shortcuts", "frozen", "mil", "simple_cnn", "main", "soup", "ensemble"]
 Modality = Literal["chest_xray", "xray", "histology", "fundus", "dermoscopy", "ultrasound", "generic"]
 
 
@@ -56,6 +56,13 @@ class ImageConfig(Section):
     channels: Literal[1, 3] | Auto = Field("auto", description="1: grey, 3: colour")
     fit: Literal["auto", "pad", "crop", "stretch"] = Field(
         "auto", description="How a rectangle becomes a square: pad keeps all, crop keeps the centre, stretch ignores the aspect"
+    )
+    decode: Literal["full", "reduced"] = Field(
+        "full",
+        description="reduced: JPEGs of at least four times size_px are decoded at a half, a quarter or an eighth of their size, never below twice size_px: up to 4 times as fast, prepared pixels differ, on chest X-rays by 0.2 grey levels on average; full: every pixel is decoded",
+    )
+    stain: Literal["auto", "none", "macenko", "reinhard"] = Field(
+        "auto", description="H&E: each image's colours are brought to those of the training images; macenko: its two stains, reinhard: means and spreads"
     )
     max_cache_gb: Annotated[float, Field(gt=0)] = Field(200, description="Refuse a cache larger than this, in GB")
 
@@ -162,11 +169,12 @@ class LadderConfig(Section):
 
     rungs: tuple[Rung, ...] | Auto = Field(
         "auto",
-        description="prevalence; shortcuts: probes that see no disease; frozen: logistic regression on pretrained features; simple_cnn; main: what model says; soup: average of the main models' weights; ensemble: weighted mean of all trained models",
+        description="prevalence; shortcuts: probes that see no disease; frozen: logistic regression on pretrained features; mil: attention over the pretrained features of a bag of images; simple_cnn; main: what model says; soup: average of the main models' weights; ensemble: weighted mean of all trained models",
     )
     headline: Rung | Auto = Field(
         "auto", description="The rung that the report is about, named before the test part is opened; auto: the last of rungs"
     )
+    bag: Literal["study", "patient"] | Auto = Field("auto", description="mil: the images that have one label together: of a study (a slide) or of a patient")
     n_seeds: Positive = Field(1, description="Models per fold that differ in their seed; their mean predicts")
     combine: Literal["probability", "logit"] = Field("probability", description="What is averaged over folds, seeds and rungs")
     weights: Literal["auto", "equal", "fitted"] = Field(
@@ -231,8 +239,9 @@ class ThresholdConfig(Section):
 class EvaluationConfig(Section):
     """Which numbers are taken, and at which level."""
 
-    levels: tuple[Literal["image", "study", "patient"], ...] = Field(
-        ("image",), description="Units that are evaluated: image, study, patient; the first is the headline"
+    levels: tuple[Level, ...] | Auto = Field(
+        "auto",
+        description="Units that are evaluated: image, study, patient; the first is the headline. auto: image, and where labels are of slides or the rung mil is asked for, what has the label",
     )
     aggregation: Literal["mean", "max", "noisy_or"] = Field(
         "mean", description="How the probabilities of a patient's (or study's) images become one"
@@ -251,6 +260,11 @@ class EvaluationConfig(Section):
     )
     margin: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Non-inferiority margin of the AUROC difference")
     seed: int = Field(0, description="Seed of the bootstrap")
+
+    @property
+    def units(self) -> tuple[Level, ...]:
+        """The levels; where no plan has decided them, single images."""
+        return ("image",) if self.levels == "auto" else self.levels
 
 
 class ReportConfig(Section):

@@ -1,14 +1,19 @@
 """Where independent pieces of work run: here, one after the other or side by side, or on a Ray cluster. The results are the same."""
 
 import multiprocessing
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from typing import Any, Literal, TypeVar
 
-from medcnn.errors import MissingExtra
+from medcnn.errors import MissingExtra, RunError
 
 Executor = Literal["local", "ray"]
+Pool = Literal["threads", "processes", "ray"]
 Result = TypeVar("Result")
+AHEAD = 3  # pieces for each worker that are under way or wait to be taken
+MOST_THREADS = 4  # beyond, threads wait for each other between two decodings: see pool_for
 
 
 def gather(
@@ -27,6 +32,63 @@ def gather(
     return _side_by_side(function, arguments, min(jobs, len(arguments)))
 
 
+def in_order(
+    function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]], *, workers: int, pool: Pool = "threads"
+) -> Iterator[Result]:
+    """function(*some) for each of the arguments, in their order, as they are wanted: few are under way at a time (AHEAD).
+
+    For many small pieces of work: neither arguments nor results pile up. processes: kept by joblib between calls; function
+    and arguments are pickled there and on Ray, which takes as many workers as the cluster has cores. The first error that
+    a piece raises is raised here, and what waits is dropped. Raises RunError when a process is killed, MissingExtra without Ray.
+    """
+    if pool == "ray":
+        yield from _in_order_on_ray(function, arguments)
+    elif workers == 1:
+        yield from (function(*some) for some in arguments)
+    elif pool == "threads":
+        with ThreadPoolExecutor(workers) as threads:
+            yield from _windowed(arguments, lambda some: threads.submit(function, *some), Future.result, ahead=AHEAD * workers)
+    else:
+        from joblib.externals.loky import get_reusable_executor
+
+        processes = get_reusable_executor(max_workers=workers)
+        try:
+            yield from _windowed(arguments, lambda some: processes.submit(function, *some), Future.result, ahead=AHEAD * workers)
+        except BrokenExecutor as error:
+            raise RunError(
+                f"a process that decodes images was killed, perhaps for want of memory ({type(error).__name__}); run again"
+            ) from None
+
+
+def pool_for(executor: Executor, workers: int) -> Pool:
+    """Decoders work beside each other in threads, but what Python does between two of them does not: many cores want processes."""
+    if executor == "ray":
+        return "ray"
+    return "threads" if workers <= MOST_THREADS else "processes"
+
+
+def n_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _windowed(
+    arguments: Iterable[tuple[Any, ...]], submit: Callable[[tuple[Any, ...]], Any], take: Callable[[Any], Result], *, ahead: int
+) -> Iterator[Result]:
+    waiting: deque[Any] = deque()
+    try:
+        for some in arguments:
+            waiting.append(submit(some))
+            if len(waiting) >= ahead:
+                yield take(waiting.popleft())
+        while waiting:
+            yield take(waiting.popleft())
+    finally:
+        for piece in waiting:
+            if isinstance(piece, Future):
+                piece.cancel()
+
+
 def _side_by_side(function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], jobs: int) -> list[Result]:
     # spawn: a forked copy of a process that has used torch's threads may hang
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -41,15 +103,30 @@ def _side_by_side(function: Callable[..., Result], arguments: Sequence[tuple[Any
 
 
 def _on_ray(function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> list[Result]:
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtra("ray", "ray", "executor=ray") from None
-    if not ray.is_initialized():
-        ray.init(log_to_driver=True)  # joins the cluster that RAY_ADDRESS names, else starts one here
+    ray = _joined_ray()
     remote = ray.remote(function)
     try:
         found: list[Result] = ray.get([remote.remote(*some) for some in arguments])
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     return found
+
+
+def _in_order_on_ray(function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+    ray = _joined_ray()
+    remote = ray.remote(function)
+    ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    try:
+        yield from _windowed(arguments, lambda some: remote.remote(*some), ray.get, ahead=ahead)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
+def _joined_ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtra("ray", "ray", "executor=ray") from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True)  # joins the cluster that RAY_ADDRESS names, else starts one here
+    return ray

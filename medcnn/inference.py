@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medcnn.config_data import WindowChoice
 from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
 from medcnn.evaluation.ensemble import combine
@@ -47,7 +48,7 @@ def predict_new(run: Run, inputs: Sequence[Path], *, progress: Progress = silent
     tables = []
     chunks = [wanted[start : start + BATCH_SIZE] for start in range(0, len(wanted), BATCH_SIZE)]
     for chunk in progress(chunks, "predicting"):
-        images, problems = _prepare(chunk, decided.image)
+        images, problems = _prepare(chunk, decided.image, run.config.data.window)
         good = np.flatnonzero([not problem for problem in problems])
         table = pd.DataFrame({"image_id": [image.image_id for image in chunk], "problem": problems})
         if len(good):
@@ -130,15 +131,15 @@ def _images_at(path: Path) -> Iterator[NewImage]:
         yield NewImage(path.name, str(path))
 
 
-def _prepare(chunk: Sequence[NewImage], plan: ImagePlan) -> tuple[np.ndarray, list[str]]:
-    from medcnn.data.cache import prepare_image
+def _prepare(chunk: Sequence[NewImage], plan: ImagePlan, window: WindowChoice) -> tuple[np.ndarray, list[str]]:
     from medcnn.data.formats import UnreadableImage
-    from medcnn.data.images import read_row
+    from medcnn.data.images import Reading
+    from medcnn.data.prepared import prepare_row
 
     prepared, problems = [], []
     for image in chunk:
         try:
-            prepared.append(prepare_image(read_row(image.path, image.frame), plan))
+            prepared.append(prepare_row(image.path, image.frame, plan, reading=Reading(window=window)))
             problems.append("")
         except UnreadableImage as error:
             problems.append(str(error))

@@ -26,6 +26,7 @@ PLANNING = (
     "rules",
     "rules_split",
     "rules_image",
+    "rules_bags",
     "rules_model",
     "rules_training",
     "rules_checks",
@@ -49,24 +50,37 @@ AVERAGING = (
 
 DEALING = ("data/split", "data/split_folds", "data/split_given", "data/split_units", "data/stratification")
 
+PREPARING = (
+    "cache", "chunks", "shards", "prepared", "images", "formats", "arrays", "phantom", "pixel_record",
+    "dicom", "dicom_codecs", "dicom_colour", "dicom_display", "dicom_elements", "dicom_geometry",
+    "slides", "slide_readers", "slide_dicom", "slide_tiff", "tiles", "tile_places", "tile_store",
+)  # fmt: skip
+
 # Which source a stage's result depends on: a change there makes the stage run again.
 ROOMS = {
     "ingest": ("tables", "data"),
     "audit": ("tables", "data"),
     "fingerprint": ("data/fingerprint", "data/intensity"),
     "split": DEALING,
-    "cache": ("data/cache", "data/images", "data/formats", "data/arrays", "data/dicom", "data/dicom_display", "data/phantom"),
+    "cache": tuple(f"data/{name}" for name in PREPARING),
     "shortcuts": ("data", "evaluation"),
-    "search": ("search", "search_space", "trials", "train_stages", "model", "data/augment", "data/policies", *DEALING),
+    "search": (
+        "search", "search_space", "trials", "train_stages", "stain_stages", "model", "data/augment", "data/policies", "data/stain", "data/mapped", *DEALING,
+    ),  # fmt: skip
     "plan": ("plan", *(f"model/{name}" for name in PLANNING)),
-    "features": ("model", "train_stages"),
-    "train": ("model", "data/augment", "data/policies", "members", "train_stages"),
+    "stain": ("data/stain", "data/mapped", "stain_stages"),
+    "features": ("model", "train_stages", "stain_stages", "data/stain", "data/mapped"),
+    "train": ("model", "data/augment", "data/policies", "data/stain", "data/mapped", "members", "train_stages", "stain_stages", "bag_stages"),
     "predict": (
         "predict_stages",
         "members",
         "model",
+        "stain_stages",
+        "bag_stages",
         "data/augment",
         "data/policies",
+        "data/mapped",
+        "data/stain",
         "data/shortcut_model",
         "data/shortcuts",
         "data/shortcut_features",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from medcnn.errors import InputError, MissingExtra
-from medcnn.executors import gather
+from medcnn.errors import InputError, MissingExtra, RunError
+from medcnn.executors import AHEAD, gather, in_order, n_cores, pool_for
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray, which is absent here")
 
@@ -52,6 +52,46 @@ def wait_for_each_other(number: int, folder: Path) -> None:
 def test_an_error_arrives_as_it_was_raised(jobs: int, number: int, kind: type[InputError], words: str, tmp_path: Path) -> None:
     with pytest.raises(kind, match=words):
         gather(fail, [(0, tmp_path), (number, tmp_path), (3, tmp_path)], jobs=jobs)
+
+
+@pytest.mark.parametrize(("pool", "workers"), [("threads", 1), ("threads", 3), ("processes", 2)])
+def test_results_in_order_and_few_pieces_under_way(pool, workers: int, tmp_path: Path) -> None:
+    asked = []
+
+    def arguments():
+        for number in range(40):
+            asked.append(number)
+            yield number, tmp_path
+
+    for number, result in enumerate(in_order(square, arguments(), workers=workers, pool=pool)):
+        assert result == number**2
+        assert len(asked) - number <= AHEAD * workers
+    assert len(asked) == 40
+
+
+@pytest.mark.parametrize(("pool", "workers"), [("threads", 1), ("threads", 2), ("processes", 2)])
+def test_an_error_in_order_stops_what_waits(pool, workers: int, tmp_path: Path) -> None:
+    arguments = [(0, tmp_path), (1, tmp_path), *((number, tmp_path) for number in range(3, 99))]
+    with pytest.raises(InputError, match="image 1: broken"):
+        list(in_order(fail, arguments, workers=workers, pool=pool))
+    assert len(list(tmp_path.iterdir())) < 20
+
+
+def die(number: int) -> int:
+    if number == 3:
+        os._exit(1)
+    return number
+
+
+def test_a_killed_process_is_named() -> None:
+    with pytest.raises(RunError, match="a process that decodes images was killed"):
+        list(in_order(die, ((number,) for number in range(9)), workers=2, pool="processes"))
+    assert list(in_order(die, ((number,) for number in range(3)), workers=2, pool="processes")) == [0, 1, 2]  # and others take its place
+
+
+def test_the_pool_follows_from_executor_and_cores() -> None:
+    assert [pool_for("local", 2), pool_for("local", 64), pool_for("ray", 1)] == ["threads", "processes", "ray"]
+    assert n_cores() >= 1
 
 
 @needs_ray

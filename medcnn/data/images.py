@@ -10,17 +10,22 @@ OpenCV decodes JPEG and PNG, being fastest; Pillow the rest; tifffile (or OpenCV
 """
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from medcnn.config_data import WindowChoice
 from medcnn.data.arrays import npz_row
 from medcnn.data.formats import ImageHeader, UnreadableImage, decode_file, open_image
 from medcnn.data.pseudonyms import MASK, find_file
+from medcnn.data.tile_places import tile_place
+from medcnn.data.tile_store import TileReading
 from medcnn.errors import InputError
 
 __all__ = [
     "ImageHeader",
+    "Reading",
     "UnreadableImage",
     "decode_bytes",
     "decode_image",
@@ -36,18 +41,35 @@ __all__ = [
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How files become pixels. root: where a manifest's paths start (see ingest.image_root).
+
+    window: DICOM, see DataConfig.window. keep_px: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as
+    its (shorter, longer) side keeps this many pixels; None: always in full. tiles: what is done about tiles of slides.
+    """
+
+    root: Path | None = None
+    window: WindowChoice = "first"
+    keep_px: tuple[int, int] | None = None
+    tiles: TileReading = TileReading()
+
+
+WHOLE = Reading()
+
+
 def decode_row(path: str | Path, frame: int = 0, *, root: Path | None = None) -> np.ndarray:
     """Pixels of one manifest row: uint8 or uint16, (H, W) grey or (H, W, 3) RGB.
 
     path: as the manifest has it: relative to `root` (see ingest.image_root), `FILE.npz#MEMBER` (frame: the row of
-    the array), or `phantom:...`. Raises UnreadableImage.
+    the array), a tile's place (see tile_places.py), or `phantom:...`. Raises UnreadableImage.
     """
-    return decode_place(str(path), frame, root)[0]
+    return decode_place(str(path), frame, Reading(root))[0]
 
 
-def read_row(path: str | Path, frame: int = 0, *, root: Path | None = None) -> np.ndarray:
+def read_row(path: str | Path, frame: int = 0, *, root: Path | None = None, reading: Reading | None = None) -> np.ndarray:
     """As decode_row, brought to uint8 by to_uint8: what the one preprocessing starts from."""
-    pixels, header = decode_place(str(path), frame, root)
+    pixels, header = decode_place(str(path), frame, reading or Reading(root))
     return to_uint8(pixels, header.bit_depth)
 
 
@@ -56,30 +78,34 @@ def decode_image(path: Path, frame: int = 0) -> np.ndarray:
     return decode_bytes(read_bytes(path), frame, where=path)[0]
 
 
-def decode_bytes(data: bytes, frame: int = 0, *, where: object) -> tuple[np.ndarray, ImageHeader]:
+def decode_bytes(data: bytes, frame: int = 0, *, where: object, reading: Reading = WHOLE) -> tuple[np.ndarray, ImageHeader]:
     """As decode_image, for a file already in memory, with what its header says; `where` names it in errors."""
     if is_dicom(data):
         from medcnn.data.dicom import decode_dicom
 
-        return decode_dicom(data, frame, where=where)
-    return decode_file(data, frame, where)
+        return decode_dicom(data, frame, where=where, window=reading.window)
+    return decode_file(data, frame, where, keep_px=reading.keep_px)
 
 
-def decode_place(path: str, frame: int, root: Path | None, *, data: bytes | None = None) -> tuple[np.ndarray, ImageHeader]:
+def decode_place(path: str, frame: int, reading: Reading, *, data: bytes | None = None) -> tuple[np.ndarray, ImageHeader]:
     """Pixels and header of what a manifest's row names; every kind of path is told apart here. data: the file, where it was read already."""
     if path.startswith("phantom:"):
         from medcnn.data.phantom import phantom_pixels
 
         return _with_header(phantom_pixels(path, frame), "phantom")
+    if tile_place(path) is not None:
+        from medcnn.data.tiles import decode_tile
+
+        return decode_tile(path, frame, reading.root, reading.tiles)
     file, hash_sign, member = path.rpartition("#")
     if hash_sign and file.lower().endswith(".npz"):
-        return _with_header(npz_row(_below(root, file), member, frame), "NPZ")
-    return decode_bytes(read_file(path, root) if data is None else data, frame, where=path)
+        return _with_header(npz_row(_below(reading.root, file), member, frame), "NPZ")
+    return decode_bytes(read_file(path, reading.root) if data is None else data, frame, where=path, reading=reading)
 
 
 def shares_no_file(path: str) -> bool:
-    """True for a path whose images are rows of an array or are made up: there is no file of encoded images to read."""
-    return path.startswith("phantom:") or ".npz#" in path.lower()
+    """True for a path whose images are rows of an array, parts of a slide, or made up: there is no file to read as a whole."""
+    return path.startswith("phantom:") or ".npz#" in path.lower() or tile_place(path) is not None
 
 
 def _with_header(pixels: np.ndarray, kind: str) -> tuple[np.ndarray, ImageHeader]:

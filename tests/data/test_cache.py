@@ -1,18 +1,19 @@
-"""prepare_image against box averages and exact copies; the cache against a plain loop, kills, damage and size limits."""
+"""The cache against a plain loop, kills, damage and size limits."""
 
 import hashlib
+import pickle
 import threading
 from collections import Counter
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
-from medcnn.data import cache
+from medcnn.data import cache, shards
+from medcnn.data.augment import AugmentedImages
 from medcnn.data.cache import build_cache, cache_bytes, open_cache, prepare_image
+from medcnn.data.shards import ShardedImages
 from medcnn.errors import InputError, RunError
 from medcnn.plan import ImagePlan
 
@@ -21,95 +22,13 @@ def image_plan(size_px=8, channels=1, fit="pad", **more):
     return ImagePlan(size_px=size_px, channels=channels, fit=fit, **more)
 
 
+def preparing(read):
+    return lambda path, frame, plan: prepare_image(read(path, frame), plan)
+
+
 def noise(height, width, channels=None, dtype=np.uint8, seed=0):
     shape = (height, width) if channels is None else (height, width, channels)
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-
-
-# ---------------------------------------------------------------- one image
-
-
-@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_image_of_the_right_size_is_copied_bit_for_bit(fit, channels):
-    pixels = noise(8, 8, 3 if channels == 3 else None)
-    prepared = prepare_image(pixels, image_plan(channels=channels, fit=fit))
-    np.testing.assert_array_equal(prepared, pixels.reshape(8, 8, channels))
-
-
-@pytest.mark.parametrize("factor", [2, 5, 13])
-def test_shrinking_is_the_mean_of_each_block(factor):
-    pixels = noise(8 * factor, 8 * factor)
-    blocks = pixels.reshape(8, factor, 8, factor).astype(float).mean(axis=(1, 3))
-    prepared = prepare_image(pixels, image_plan())[:, :, 0]
-    assert np.abs(prepared - blocks).max() <= 0.51
-
-
-def test_shrinking_by_a_broken_factor_equals_pillows_box_filter():
-    pixels = noise(100, 100)
-    expected = np.asarray(Image.fromarray(pixels).resize((28, 28), Image.Resampling.BOX, reducing_gap=None), float)
-    smooth = np.asarray(Image.fromarray(cv2.GaussianBlur(pixels, (0, 0), 4)).resize((28, 28), Image.Resampling.BOX), float)
-    prepared = prepare_image(cv2.GaussianBlur(pixels, (0, 0), 4), image_plan(size_px=28))[:, :, 0]
-    assert np.abs(prepared - smooth).mean() < 0.5 < np.abs(prepared - expected).mean()
-
-
-def test_enlarging_keeps_a_ramp_a_ramp():
-    ramp = np.tile(np.arange(0, 160, 10, dtype=np.uint8), (16, 1))
-    prepared = prepare_image(ramp, image_plan(size_px=64))[:, :, 0].astype(float)
-    centres = (np.arange(64) + 0.5) / 4 - 0.5  # where the 64 new columns lie among the 16 old ones
-    inside = (centres > 1) & (centres < 14)
-    np.testing.assert_allclose(prepared[32, inside], 10 * centres[inside], atol=0.8)  # OpenCV's cubic (a = -0.75) overshoots a ramp by 3%
-
-
-def test_one_axis_shrinks_while_the_other_grows():
-    pixels = np.repeat(noise(4, 1), 64, axis=1)  # 4 rows, 64 equal columns
-    prepared = prepare_image(pixels, image_plan(size_px=16, fit="stretch"))[:, :, 0]
-    assert (prepared == prepared[:, :1]).all()
-    rows = prepare_image(pixels[:, :16].copy(), image_plan(size_px=16, fit="stretch"))[:, :, 0]
-    np.testing.assert_array_equal(prepared, rows)
-
-
-@pytest.mark.parametrize(("height", "width"), [(40, 20), (20, 40), (41, 13)])
-def test_pad_keeps_everything_and_the_aspect(height, width):
-    prepared = prepare_image(np.full((height, width), 200, np.uint8), image_plan(size_px=20))[:, :, 0]
-    filled = prepared == 200
-    assert set(np.unique(prepared)) == {0, 200}
-    rows, columns = filled.any(axis=1).sum(), filled.any(axis=0).sum()
-    assert max(rows, columns) == 20
-    assert rows / columns == pytest.approx(height / width, rel=0.1)
-    top, bottom = np.flatnonzero(filled.any(axis=1))[[0, -1]]
-    assert abs(top - (19 - bottom)) <= 1  # centred
-
-
-def test_crop_keeps_the_centre():
-    pixels = np.zeros((10, 30), np.uint8)
-    pixels[:, 10:20] = noise(10, 10)
-    for wide_or_tall in (pixels, pixels.T):
-        prepared = prepare_image(wide_or_tall, image_plan(size_px=10, fit="crop"))[:, :, 0]
-        np.testing.assert_array_equal(prepared, wide_or_tall[wide_or_tall.any(axis=1)][:, wide_or_tall.any(axis=0)])
-
-
-def test_grey_and_colour():
-    grey, colour = noise(8, 8), noise(8, 8, 3)
-    np.testing.assert_array_equal(prepare_image(grey, image_plan(channels=3)), np.stack([grey] * 3, axis=2))
-    np.testing.assert_array_equal(prepare_image(grey[:, :, None], image_plan(channels=3)), np.stack([grey] * 3, axis=2))
-    luma = np.asarray(Image.fromarray(colour).convert("L"), int)
-    assert np.abs(prepare_image(colour, image_plan())[:, :, 0].astype(int) - luma).max() <= 1
-
-
-def test_sixteen_bits_come_down_to_eight_by_their_depth():
-    pixels = np.linspace(0, 2000, 64, dtype=np.uint16).reshape(8, 8)
-    np.testing.assert_array_equal(prepare_image(pixels, image_plan(), bit_depth=12)[:, :, 0], np.round(pixels / 4095 * 255))
-
-
-def test_a_strip_one_pixel_thin_is_still_an_image():
-    assert (prepare_image(np.full((1, 500), 9, np.uint8), image_plan()) == 9).sum() == 8
-
-
-@pytest.mark.parametrize("pixels", [np.zeros((8, 8)), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8), np.uint8), np.zeros(8, np.uint8)])
-def test_what_is_no_image_is_refused(pixels):
-    with pytest.raises(InputError, match="expected"):
-        prepare_image(pixels, image_plan())
 
 
 # ---------------------------------------------------------------- all images
@@ -135,10 +54,10 @@ def expected_images(manifest, read):
     return np.stack([prepare_image(read("x", frame), image_plan()) for frame in manifest["frame"]])
 
 
-@pytest.mark.parametrize("n_threads", [1, 3])
-def test_cache_equals_a_plain_loop(tmp_path, cohort, n_threads):
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_cache_equals_a_plain_loop(tmp_path, cohort, n_workers):
     manifest, read, _ = cohort
-    build_cache(manifest, image_plan(), tmp_path, read=read, n_threads=n_threads)
+    build_cache(manifest, image_plan(), tmp_path, prepare=preparing(read), n_workers=n_workers)
     cached = open_cache(tmp_path)
     np.testing.assert_array_equal(cached.images, expected_images(manifest, read))
     assert len(cached) == 50
@@ -146,11 +65,11 @@ def test_cache_equals_a_plain_loop(tmp_path, cohort, n_threads):
     assert cached.index["sha256"][3] == hashlib.sha256(np.ascontiguousarray(cached.images[3]).tobytes()).hexdigest()
 
 
-def test_bytes_on_disk_do_not_depend_on_threads(tmp_path, cohort):
+def test_bytes_on_disk_do_not_depend_on_workers(tmp_path, cohort):
     manifest, read, _ = cohort
-    for name, n_threads in (("one", 1), ("three", 3)):
+    for name, n_workers in (("one", 1), ("three", 3)):
         (tmp_path / name).mkdir()
-        build_cache(manifest, image_plan(), tmp_path / name, read=read, n_threads=n_threads)
+        build_cache(manifest, image_plan(), tmp_path / name, prepare=preparing(read), n_workers=n_workers)
     assert (tmp_path / "one/images.npy").read_bytes() == (tmp_path / "three/images.npy").read_bytes()
     assert (tmp_path / "one/index.parquet").read_bytes() == (tmp_path / "three/index.parquet").read_bytes()
 
@@ -172,41 +91,55 @@ def kill_at(read, frame_of_death):
 def test_restart_after_a_kill_keeps_finished_chunks(tmp_path, cohort, frame_of_death):
     manifest, read, reads = cohort
     with pytest.raises(Killed):
-        build_cache(manifest, image_plan(), tmp_path, read=kill_at(read, frame_of_death), n_threads=2)
+        build_cache(manifest, image_plan(), tmp_path, prepare=preparing(kill_at(read, frame_of_death)), n_workers=1)
     assert not (tmp_path / "index.parquet").exists()
     reads.clear()
-    build_cache(manifest, image_plan(), tmp_path, read=read, n_threads=2)
+    build_cache(manifest, image_plan(), tmp_path, prepare=preparing(read), n_workers=1)
     assert set(reads) == set(range(frame_of_death // 7 * 7, 50))
     np.testing.assert_array_equal(open_cache(tmp_path).images, expected_images(manifest, read))
 
 
-@pytest.mark.parametrize("damage", ["half a line", "no images", "short images", "tail of an unfinished chunk"])
+def test_no_chunk_is_done_twice_when_several_were_under_way(tmp_path, cohort):
+    manifest, read, reads = cohort
+    with pytest.raises(Killed):
+        build_cache(manifest, image_plan(), tmp_path, prepare=preparing(kill_at(read, 16)), n_workers=3)
+    finished = {int(file.name) for file in (tmp_path / "chunks").glob("0*")}
+    assert 2 not in finished
+    reads.clear()
+    build_cache(manifest, image_plan(), tmp_path, prepare=preparing(read), n_workers=3)
+    assert set(reads) == {frame for frame in range(50) if frame // 7 not in finished}
+    np.testing.assert_array_equal(open_cache(tmp_path).images, expected_images(manifest, read))
+
+
+@pytest.mark.parametrize("damage", ["half a note", "no images", "short images", "half a chunk"])
 def test_restart_survives_what_a_kill_leaves(tmp_path, cohort, damage):
     manifest, read, reads = cohort
     with pytest.raises(Killed):
-        build_cache(manifest, image_plan(), tmp_path, read=kill_at(read, 30), n_threads=1)
-    images, journal = tmp_path / "images.npy", tmp_path / "journal.jsonl"
-    if damage == "half a line":
-        journal.write_bytes(journal.read_bytes()[:-20])
+        build_cache(manifest, image_plan(), tmp_path, prepare=preparing(kill_at(read, 30)), n_workers=1)
+    images = tmp_path / "images.npy"
+    if damage == "half a note":
+        (tmp_path / "chunks" / ".0000004.aside").write_bytes(b'["1234')
     elif damage == "no images":
         images.unlink()
     elif damage == "short images":
         images.write_bytes(images.read_bytes()[:500])
     else:
-        images.write_bytes(images.read_bytes() + b"x" * 100)
+        with images.open("r+b") as stream:
+            stream.seek(128 + 28 * 64)
+            stream.write(b"x" * 100)
     reads.clear()
-    build_cache(manifest, image_plan(), tmp_path, read=read, n_threads=2)
-    first = {"half a line": 21, "tail of an unfinished chunk": 28}.get(damage, 0)
-    assert min(reads) == first
+    build_cache(manifest, image_plan(), tmp_path, prepare=preparing(read), n_workers=2)
+    assert min(reads) == (28 if damage in {"half a note", "half a chunk"} else 0)
     np.testing.assert_array_equal(open_cache(tmp_path).images, expected_images(manifest, read))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.npy", "index.parquet"]
 
 
 def test_journal_of_another_plan_is_not_continued(tmp_path, cohort):
     manifest, read, reads = cohort
     with pytest.raises(Killed):
-        build_cache(manifest, image_plan(fit="crop"), tmp_path, read=kill_at(read, 30), n_threads=1)
+        build_cache(manifest, image_plan(fit="crop"), tmp_path, prepare=preparing(kill_at(read, 30)), n_workers=1)
     reads.clear()
-    build_cache(manifest, image_plan(), tmp_path, read=read)
+    build_cache(manifest, image_plan(), tmp_path, prepare=preparing(read))
     assert min(reads) == 0
     np.testing.assert_array_equal(open_cache(tmp_path).images, expected_images(manifest, read))
 
@@ -214,9 +147,9 @@ def test_journal_of_another_plan_is_not_continued(tmp_path, cohort):
 def test_journal_of_another_manifest_is_not_continued(tmp_path, cohort):
     manifest, read, _ = cohort
     with pytest.raises(Killed):
-        build_cache(manifest, image_plan(), tmp_path, read=kill_at(read, 30), n_threads=1)
+        build_cache(manifest, image_plan(), tmp_path, prepare=preparing(kill_at(read, 30)), n_workers=1)
     backwards = manifest.iloc[::-1].reset_index(drop=True)
-    build_cache(backwards, image_plan(), tmp_path, read=read)
+    build_cache(backwards, image_plan(), tmp_path, prepare=preparing(read))
     np.testing.assert_array_equal(open_cache(tmp_path).images, expected_images(backwards, read))
 
 
@@ -229,22 +162,8 @@ def test_image_that_cannot_be_decoded_is_named(tmp_path, cohort):
         return read(path, frame)
 
     with pytest.raises(InputError, match=r"i11: x can no longer be decoded \(the file is cut short\)"):
-        build_cache(manifest, image_plan(), tmp_path, read=broken)
+        build_cache(manifest, image_plan(), tmp_path, prepare=preparing(broken))
     assert not (tmp_path / "index.parquet").exists()
-
-
-def test_threads_never_run_far_ahead(tmp_path, cohort, monkeypatch):
-    manifest, read, reads = cohort
-    seen = []
-
-    def watching(items, title, total=None):
-        for n_done, item in enumerate(items):
-            seen.append(sum(reads.values()) - n_done)
-            yield item
-
-    build_cache(manifest, image_plan(), tmp_path, read=read, n_threads=2, progress=watching)
-    assert max(seen) <= 4 * 2
-    assert len(seen) == 50
 
 
 def test_too_large_a_cache_says_how_large_and_what_to_set(tmp_path, cohort):
@@ -252,14 +171,14 @@ def test_too_large_a_cache_says_how_large_and_what_to_set(tmp_path, cohort):
     plan = image_plan(size_px=1000, max_cache_gb=0.01)
     assert cache_bytes(50, plan) == 50_000_000
     with pytest.raises(InputError, match=r"50000000 bytes.*image\.max_cache_gb.*image\.size_px"):
-        build_cache(manifest, plan, tmp_path, read=read)
+        build_cache(manifest, plan, tmp_path, prepare=preparing(read))
 
 
 def test_disk_too_small_is_refused_before_the_work(tmp_path, cohort, monkeypatch):
     manifest, read, reads = cohort
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 100})())
     with pytest.raises(InputError, match="free space"):
-        build_cache(manifest, image_plan(), tmp_path, read=read)
+        build_cache(manifest, image_plan(), tmp_path, prepare=preparing(read))
     assert not reads
 
 
@@ -269,13 +188,13 @@ def test_full_disk_is_a_run_error(tmp_path, cohort):
     manifest, read, _ = cohort
     (tmp_path / "images.npy").symlink_to("/dev/full")
     with pytest.raises(RunError, match=r"No space left on device.*free some disk space"):
-        build_cache(manifest, image_plan(), tmp_path, read=read)
+        build_cache(manifest, image_plan(), tmp_path, prepare=preparing(read))
     assert not (tmp_path / "index.parquet").exists()
 
 
 def test_rows_follow_the_ids_asked_for(tmp_path, cohort):
     manifest, read, _ = cohort
-    build_cache(manifest, image_plan(), tmp_path, read=read)
+    build_cache(manifest, image_plan(), tmp_path, prepare=preparing(read))
     cached = open_cache(tmp_path)
     assert cached.rows(["i07", "i00", "i49", "i07"]).tolist() == [7, 0, 49, 7]
     assert cached.rows([]).tolist() == []
@@ -285,22 +204,103 @@ def test_rows_follow_the_ids_asked_for(tmp_path, cohort):
 
 def test_large_cache_stays_on_disk(tmp_path, cohort, monkeypatch):
     manifest, read, _ = cohort
-    build_cache(manifest, image_plan(), tmp_path, read=read)
+    build_cache(manifest, image_plan(), tmp_path, prepare=preparing(read))
     assert not isinstance(open_cache(tmp_path).images, np.memmap)
     monkeypatch.setattr(cache, "free_memory_bytes", lambda: 4 * 50 * 64 - 4)
     assert isinstance(open_cache(tmp_path).images, np.memmap)
+
+
+# ---------------------------------------------------------------- shards
+
+
+@pytest.fixture
+def sharded(tmp_path, cohort, monkeypatch):
+    """50 images in files of 14 (two chunks of 7)."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 20 * 64)
+    monkeypatch.setattr(cache, "free_memory_bytes", lambda: 0)
+    manifest, read, reads = cohort
+    return tmp_path, manifest, read, reads
+
+
+def test_a_large_cache_is_cut_into_shards_that_read_as_one_array(sharded):
+    folder, manifest, read, _ = sharded
+    build_cache(manifest, image_plan(), folder, prepare=preparing(read), n_workers=2)
+    assert sorted(path.name for path in folder.iterdir()) == [*(f"images-{n:05d}.npy" for n in range(4)), "index.parquet"]
+    assert [len(np.load(folder / f"images-{n:05d}.npy")) for n in range(4)] == [14, 14, 14, 8]
+    images, expected = open_cache(folder).images, expected_images(manifest, read)
+    assert isinstance(images, ShardedImages)
+    assert (images.shape, len(images), images.nbytes, images.dtype) == (expected.shape, 50, expected.nbytes, np.uint8)
+    rng = np.random.default_rng(0)
+    keys = [
+        rng.permutation(50), rng.integers(-50, 50, 90), np.array([], np.int64), np.arange(50) % 3 == 0, [3, 14, 13, 49], slice(None), slice(40, 5, -3),
+        0, -1, np.int64(28), rng.integers(0, 50, (4, 5)), (slice(10, 20), slice(2, 5)), (17, slice(None), 3), (rng.integers(0, 50, 8), ..., 0),
+    ]  # fmt: skip
+    for key in keys:
+        np.testing.assert_array_equal(images[key], expected[key])
+    np.testing.assert_array_equal(np.stack(list(images)), expected)
+    np.testing.assert_array_equal(np.asarray(images), expected)
+    for key in (50, -51, np.array([3, 50])):
+        with pytest.raises(IndexError):
+            images[key]
+
+
+def test_sharded_images_travel_as_names_and_train_like_an_array(sharded):
+    folder, manifest, read, _ = sharded
+    build_cache(manifest, image_plan(), folder, prepare=preparing(read))
+    images, rows = open_cache(folder).images, np.array([49, 3, 14, 3])
+    first = images[rows]
+    travelled = pickle.loads(pickle.dumps(AugmentedImages(images, None, 0)))  # noqa: S301
+    assert len(pickle.dumps(images)) < 1000
+    assert len(travelled) == 50
+    np.testing.assert_array_equal(travelled.batch(rows, 1), first)
+    first[:] = 0  # a copy
+    assert images[rows].any()
+
+
+def test_a_small_sharded_cache_is_read_into_memory(sharded, monkeypatch):
+    folder, manifest, read, _ = sharded
+    build_cache(manifest, image_plan(), folder, prepare=preparing(read))
+    monkeypatch.setattr(cache, "free_memory_bytes", lambda: 10**9)
+    images = open_cache(folder).images
+    assert type(images) is np.ndarray
+    np.testing.assert_array_equal(images, expected_images(manifest, read))
+
+
+def test_a_lost_shard_is_made_again_and_only_that(sharded):
+    folder, manifest, read, reads = sharded
+    with pytest.raises(Killed):
+        build_cache(manifest, image_plan(), folder, prepare=preparing(kill_at(read, 45)), n_workers=1)
+    (folder / "images-00001.npy").unlink()
+    reads.clear()
+    build_cache(manifest, image_plan(), folder, prepare=preparing(read))
+    assert set(reads) == {*range(14, 28), *range(42, 50)}
+    np.testing.assert_array_equal(open_cache(folder).images[:], expected_images(manifest, read))
+
+
+def test_damaged_shards_are_refused(sharded):
+    folder, manifest, read, _ = sharded
+    build_cache(manifest, image_plan(), folder, prepare=preparing(read))
+    (folder / "images-00003.npy").unlink()
+    with pytest.raises(RunError, match="lists 50; delete the folder"):
+        open_cache(folder)
+    np.save(folder / "images-00003.npy", np.zeros((8, 4, 4, 1), np.uint8))
+    with pytest.raises(RunError, match="its shards have shapes"):
+        open_cache(folder)
+    (folder / "images-00003.npy").write_bytes(b"nonsense")
+    with pytest.raises(RunError, match="is damaged"):
+        open_cache(folder)
 
 
 def test_damaged_caches_are_refused(tmp_path, cohort):
     manifest, read, _ = cohort
     with pytest.raises(RunError, match="not a finished image cache"):
         open_cache(tmp_path)
-    build_cache(manifest, image_plan(), tmp_path, read=read)
+    build_cache(manifest, image_plan(), tmp_path, prepare=preparing(read))
     whole = (tmp_path / "images.npy").read_bytes()
     (tmp_path / "images.npy").write_bytes(whole[:-1])
     with pytest.raises(RunError, match="is damaged"):
         open_cache(tmp_path)
     (tmp_path / "images.npy").write_bytes(whole)
     pd.read_parquet(tmp_path / "index.parquet").iloc[1:].to_parquet(tmp_path / "index.parquet")
-    with pytest.raises(RunError, match="lists 49 images"):
+    with pytest.raises(RunError, match="lists 49;"):
         open_cache(tmp_path)

@@ -17,6 +17,7 @@ from medcnn.data import pixel_record
 from medcnn.data.digests import NEAR_BITS, near_pairs, perceptual_hash, pixel_digest
 from medcnn.data.images import decode_row
 from medcnn.data.ingest import image_root, ingest, row_reader
+from medcnn.data.inspection import look
 from medcnn.errors import InputError, MissingExtra
 from medcnn.tables import MANIFEST_COLUMNS, read_table, write_table
 
@@ -88,9 +89,80 @@ def test_the_manifest_does_not_depend_on_the_number_of_threads(tmp_path: Path, m
     manifests = []
     for n in (1, 4):
         monkeypatch.setattr("medcnn.data.ingest.n_threads", lambda n=n: n)
-        monkeypatch.setattr("medcnn.data.ingest.BATCH", 7)
+        monkeypatch.setattr("medcnn.data.chunks.SMALLEST", 7)
+        monkeypatch.setattr("medcnn.data.chunks.AT_LEAST", 1)
+        monkeypatch.setattr("medcnn.data.ingest.CHUNK", 7)
         manifests.append(ingest(config("folder", path=tmp_path))[0])
     pd.testing.assert_frame_equal(*manifests)
+
+
+class Killed(BaseException):
+    """Not an Exception, like the end of a process."""
+
+
+def test_a_killed_ingest_goes_on_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = config("folder", path=class_folders(tmp_path / "in", n=20))
+    (tmp_path / "in" / "normal" / "p3_normal.png").write_bytes(b"")
+    (tmp_path / "whole").mkdir()
+    expected = ingest(source, folder=tmp_path / "whole")
+    monkeypatch.setattr("medcnn.data.ingest.CHUNK", 7)
+    monkeypatch.setattr("medcnn.data.ingest.n_threads", lambda: 1)
+    looked = []
+
+    def watched(job, reading):
+        if len(looked) == 17:
+            raise Killed
+        looked.append(job.path)
+        return look(job, reading)
+
+    monkeypatch.setattr("medcnn.data.inspection.look", watched)
+    with pytest.raises(Killed):
+        ingest(source, folder=tmp_path)
+    looked[:] = [""] * 100
+    found = ingest(source, folder=tmp_path)
+    assert len(looked) - 100 == 40 - 14  # two chunks of 7 were finished
+    pd.testing.assert_frame_equal(found[0], expected[0])
+    assert found[1] == expected[1]
+    for name in ("traits.parquet", "pixels.parquet"):
+        pd.testing.assert_frame_equal(read_table(tmp_path / name), read_table(tmp_path / "whole" / name))
+    assert not (tmp_path / "chunks").exists()
+
+
+def test_chunks_of_another_cohort_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = config("folder", path=class_folders(tmp_path / "in"))
+    monkeypatch.setattr("medcnn.data.ingest.forget", lambda chunks: None)
+    first, _ = ingest(source, folder=tmp_path)
+    (tmp_path / "in" / "sick" / "p1_sick.png").rename(tmp_path / "in" / "sick" / "p7_sick.png")
+    second, _ = ingest(source, folder=tmp_path)
+    assert set(second["path"]) ^ set(first["path"]) == {"sick/p1_sick.png", "sick/p7_sick.png"}
+
+
+def test_processes_give_what_threads_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = config("folder", path=class_folders(tmp_path / "in", n=20))
+    for pool in ("threads", "processes"):
+        (tmp_path / pool).mkdir()
+        monkeypatch.setattr("medcnn.data.ingest.pool_for", lambda executor, workers, pool=pool: pool)
+        manifest, _ = ingest(source, folder=tmp_path / pool)
+        write_table(manifest, tmp_path / pool / "manifest.parquet")
+    for name in ("manifest.parquet", "traits.parquet", "pixels.parquet"):
+        assert (tmp_path / "threads" / name).read_bytes() == (tmp_path / "processes" / name).read_bytes()
+
+
+def test_columns_that_differ_between_chunks_become_one_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class_folders(tmp_path / "in", n=20)
+
+    def measure(pixels: np.ndarray, bit_depth: int) -> dict[str, object]:
+        dark = pixels[0, 0] < 20  # in few chunks
+        return {"seldom": float(pixels.mean()) if dark else None, "whole": 3 if dark else 2.5, "word": "dark" if dark else None}
+
+    monkeypatch.setattr("medcnn.data.traits.MEASURES", (measure,))
+    monkeypatch.setattr("medcnn.data.ingest.CHUNK", 2)
+    manifest, _ = ingest(config("folder", path=tmp_path / "in"), folder=tmp_path)
+    traits = read_table(tmp_path / "traits.parquet")
+    corners = np.array([decode_row(path, root=tmp_path / "in")[0, 0] for path in manifest["path"]])
+    assert traits["seldom"].notna().tolist() == traits["word"].notna().tolist() == (corners < 20).tolist()
+    assert traits["whole"].tolist() == np.where(corners < 20, 3.0, 2.5).tolist()
+    assert 0 < (corners < 20).sum() < 20
 
 
 def test_what_was_measured_and_what_was_done_lies_beside_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
