@@ -25,6 +25,7 @@ class Flow:
     """How many files, images and patients came in, and why any were left out.
 
     n_found: files (or table rows) looked at; n_files of them came in; one file may hold several images (frames).
+    tiles: of whole slides, how many lie on the `grid`, and how many of these were left out for which reason.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Flow:
     n_patients: int
     excluded: tuple[Exclusion, ...] = ()
     notes: tuple[str, ...] = ()
+    tiles: dict[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Number of exclusions of each kind, most frequent first."""

@@ -22,12 +22,14 @@ class Candidates:
 
     rows: image_id, patient_id, path (relative to the source's root), frame, y_LABEL columns, and what else is known
     (study_id, site, given_part, given_fold, spacing_mm, covariates). n_found: files or table rows looked at.
+    tiles: of slides, see Flow.tiles.
     """
 
     rows: pd.DataFrame
     n_found: int
     excluded: list[Exclusion] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tiles: dict[str, int] = field(default_factory=dict)
 
 
 def n_threads() -> int:

@@ -1,11 +1,6 @@
-"""Tiles of a slide: where they lie, how they are named, and how one is read again from its name alone.
-
-A tile's place in a manifest is `FILE#x=X,y=Y,level=L,side=S,px=P`: the top left corner in level-0 pixels, the level that is
-read, the tile's side in that level's pixels, and in its own.
-"""
+"""Tiles of a slide: where they lie, and how one is read from its place alone."""
 
 import itertools
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +8,15 @@ import cv2
 import numpy as np
 
 from medcnn.config_data import SlidesConfig
-from medcnn.data.formats import UnreadableImage
+from medcnn.data.formats import ImageHeader, UnreadableImage
 from medcnn.data.pseudonyms import MASK, find_file
 from medcnn.data.slides import Slide, SlideFacts, opened
+from medcnn.data.tile_places import TilePlace, tile_place
+from medcnn.data.tile_quality import sharpness
+from medcnn.data.tile_store import TileReading
 
 SAME_MPP = 0.01  # a level within this share of the wanted resolution is taken as it is; the exact spacing is stated either way
 STRIP_PIXELS = 16_000_000  # most pixels of a level that are held to make the overview
-_PLACE = re.compile(r"(?P<file>.+)#x=(?P<x>\d{1,9}),y=(?P<y>\d{1,9}),level=(?P<level>\d{1,2}),side=(?P<side>\d{1,5}),px=(?P<px>\d{1,4})")
 
 
 @dataclass(frozen=True)
@@ -31,21 +28,6 @@ class Cut:
     side: int
     step: int
     mpp: float
-
-
-@dataclass(frozen=True)
-class TilePlace:
-    """A tile's place, as its path has it. x, y: level-0 pixels; side: level pixels; px: the tile's own."""
-
-    file: str
-    x: int
-    y: int
-    level: int
-    side: int
-    px: int
-
-    def __str__(self) -> str:
-        return f"{self.file}#x={self.x},y={self.y},level={self.level},side={self.side},px={self.px}"
 
 
 # ---------------------------------------------------------------- where tiles lie
@@ -86,12 +68,6 @@ def grid_of(facts: SlideFacts, cut: Cut) -> np.ndarray:
 # ---------------------------------------------------------------- reading
 
 
-def tile_place(path: str) -> TilePlace | None:
-    """The place that a manifest's path names, or None when it names no tile."""
-    match = _PLACE.fullmatch(path)
-    return None if match is None else TilePlace(match["file"], *(int(match[name]) for name in ("x", "y", "level", "side", "px")))
-
-
 def read_place(path: str, root: Path | None) -> np.ndarray:
     """uint8 (px, px, 3) of the tile that a manifest's path names; the slide stays open for the next. Raises UnreadableImage."""
     place = tile_place(path)
@@ -100,6 +76,25 @@ def read_place(path: str, root: Path | None) -> np.ndarray:
     base = Path() if root is None else root
     file = find_file(base, place.file) if MASK in place.file else base / place.file
     return read_tile(opened(file, where=place.file), place)
+
+
+def decode_tile(path: str, number: int, root: Path | None, how: TileReading) -> tuple[np.ndarray, ImageHeader]:
+    """A tile's pixels, uint8 (px, px, 3), and what stands for a file's header, with its sharpness when ingest looks at it.
+
+    number: its place in the store. Raises UnreadableImage, of kind blurred when it is less sharp than asked for.
+    """
+    if how.store is not None and not how.keep:
+        pixels, measured = how.store.get(number), {}
+    else:
+        pixels = read_place(path, root)
+        measured = {"sharpness": round(sharpness(pixels, how.mpp), 2)} if how.keep else {}
+    if measured and measured["sharpness"] < how.min_sharpness:
+        reason = f"its sharpness is {measured['sharpness']:g}, less than {how.min_sharpness:g} (data.slides.min_sharpness)"
+        raise UnreadableImage(path, "blurred", reason)
+    if how.keep and how.store is not None:
+        how.store.put(number, pixels)
+    height, width = pixels.shape[:2]
+    return pixels, ImageHeader(format="slide", height=height, width=width, bit_depth=8, channels=3, measured=measured)
 
 
 def read_tile(slide: Slide, place: TilePlace) -> np.ndarray:
