@@ -41,7 +41,7 @@ def grey_levels(dataset: pydicom.Dataset, frame: int, stored: np.ndarray, window
 
     May raise any of pydicom's errors.
     """
-    padding = _padding(dataset, stored)
+    padding = padding_mask(dataset, stored)
     modality, lut_bits = _modality(dataset, frame)
     voi = _voi(dataset, frame, window)
     if voi is None:
@@ -76,7 +76,7 @@ def _looked_up_or_computed(stored: np.ndarray, show: Transform) -> np.ndarray:
     return np.asarray(table[stored.astype(np.int32) - limits.min])
 
 
-def _padding(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray | None:
+def padding_mask(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray | None:
     """True where a pixel is padding, or None. The value may be written signed or unsigned: compared modulo the sample's size."""
     first = numbers_of(dataset, "PixelPaddingValue")
     if not first:
