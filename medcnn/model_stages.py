@@ -208,10 +208,11 @@ def report(run: Run, folders: Mapping[str, Path], trained: Mapping[Member, Path]
 
     folders: stage -> folder; they are noted in `folders.json`, so that the report can be written again.
     """
-    from medcnn.readout import run_facts
+    from medcnn.readout import run_facts, searched
     from medcnn.report.figures import write_figures
     from medcnn.report.html import build_report
 
+    folders = {**folders, **searched(run, folders)}
     places = {**folders, **{member.place: folder for member, folder in trained.items()}}
 
     def work(draft: Path) -> None:

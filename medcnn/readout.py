@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +23,9 @@ from medcnn.evaluation.ladder import RungNumbers
 from medcnn.evaluation.selection import Selection
 from medcnn.members import Member, read_cost, read_members
 from medcnn.plan import Plan, read_plan
-from medcnn.report.facts import Energy, ErrorImage, OperatingPoint, RunFacts, RungFacts
+from medcnn.report.facts import Energy, ErrorImage, OperatingPoint, RunFacts, RungFacts, SearchFacts
 from medcnn.runs import Run, read_ledger
+from medcnn.search import TRACE, value_of
 from medcnn.tables import Record, read_records, read_table, split_hash
 
 VERSIONED = ("medcnn", "torch", "timm", "monai", "albumentations", "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn")
@@ -61,6 +63,7 @@ def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[Member, Pa
         model=model_facts({member: trained[member] for member in read_members(predicted)}, decided, predicted),
         split_hash=split_hash(split),
         **ladder_facts(folders, trained),
+        search=search_facts(folders["search"], decided) if "search" in folders else None,
         energy=energy_used(trained),
         recalibration=calibrator.method,
         recalibration_info=recalibration_info(calibrator),
@@ -108,6 +111,32 @@ def ladder_facts(folders: Mapping[str, Path], trained: Mapping[Member, Path]) ->
         ],
         "selection": Selection.from_dict(found["selection"]) if found["selection"] else None,
     }
+
+
+def searched(run: Run, folders: Mapping[str, Path]) -> dict[str, Path]:
+    """The folder of a search that was made in this run's folder, if it was on the same audited images, split and cache."""
+    stamp = read_stamp(run.folder / "search")
+    if stamp is None or not (run.folder / "search" / TRACE).is_file():
+        return {}
+    here = {name: found.content for name in stamp.inputs if name in folders and (found := read_stamp(folders[name]))}
+    return {"search": run.folder / "search"} if here == dict(stamp.inputs) else {}
+
+
+def search_facts(folder: Path, decided: Plan) -> SearchFacts:
+    """What was searched, and which of the best setting's values the plan has."""
+    trace = json.loads((folder / TRACE).read_text(encoding="utf-8"))
+    best = trace["best"] or {}
+    return SearchFacts(
+        statement=trace["statement"],
+        keys=trace["keys"],
+        adopted=[key for key, value in best.items() if _alike(value_of(decided, key), value)],
+    )
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Equal, numbers to the digits that a person copies."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
+    return math.isclose(one, other, rel_tol=1e-3) if numbers else bool(one == other)
 
 
 def cpu_seconds_of(members: Iterable[Member], trained: Mapping[Member, Path], featured: Path | None) -> float:

@@ -4,6 +4,7 @@ The outer test part is not read: neither its images nor its labels. The config i
 down, to be pasted or not.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from medcnn.train_stages import Inputs, fit_network, weights_digest
 from medcnn.trials import Trial, best_of, run_trials, trials_table
 
 JOURNAL = "search.journal"  # in the run's folder: it outlives a killed search, and one with fewer trials
+TRACE = "search.json"  # what the report of a run in the same folder reads
 N_SHOWN = 5
 
 
 def search(run: Run, inputs: Inputs) -> Path:
-    """Try search.n_trials settings of the main model: `search/best.yaml` and `search/trials.csv`.
+    """Try search.n_trials settings of the main model: `search/best.yaml`, `search/trials.csv`, and `search/search.json` for a report.
 
     inputs: folders of fingerprint, plan, audit, split and cache. Each trial is trained and scored on search.n_folds inner
     folds; the lowest mean log-loss wins. A search that was killed goes on with the trials that are done, and one with a
@@ -83,6 +85,7 @@ def _try_settings(
     )  # fmt: skip
     trials_table(trials).to_csv(draft / "trials.csv", index=False)
     write_file(draft / "best.yaml", best_text(trials, inner.attrs["notes"]).encode())
+    write_file(draft / TRACE, (json.dumps(trace_of(trials, inner), indent=1) + "\n").encode())
 
 
 # ---------------------------------------------------------------- inner folds
@@ -197,6 +200,21 @@ def best_text(trials: Sequence[Trial], notes: Sequence[str]) -> str:
     return "\n".join([*lines, yaml.safe_dump(nested(best.values), sort_keys=False)])
 
 
+def trace_of(trials: Sequence[Trial], inner: pd.DataFrame) -> dict[str, Any]:
+    """What a report must know of a search: `statement` for its methods, the searched `keys`, and the `best` setting, if any."""
+    standing, best, n_folds = trials[0], best_of(trials), inner["fold"].nunique()
+    keys = list(standing.values)
+    n_complete = sum(trial.outcome == "complete" for trial in trials[1:])
+    said = (
+        f"Before, {len(trials) - 1} settings of {', '.join(keys)} of the main model were compared by their log-loss on {n_folds} inner folds of "
+        f"{inner['patient_id'].nunique()} training and tuning patients ({n_complete} of them on all folds; tree-structured Parzen estimator, doi:10.5555/2986459.2986743)"
+    )
+    if best is not None and standing.loss is not None:
+        said += f"; the best reached {best.loss:.4f}, the setting before the search {standing.loss:.4f}"
+    overlap = inner.attrs["notes"][1:]
+    return {"statement": " ".join([f"{said}.", *overlap]), "keys": keys, "best": dict(best.values) if best is not None else None}
+
+
 def found_text(folder: Path) -> str:
     """The best trials of a finished search as a table, and the best setting; for the terminal."""
     table = read_table(folder / "trials.csv")
@@ -205,8 +223,13 @@ def found_text(folder: Path) -> str:
     keys = [column for column in table.columns if "." in column]
     shown = pd.concat([table[table["trial"] == 0], table[table["trial"] > 0].sort_values("log_loss", kind="stable").head(N_SHOWN)])
     shown = shown[["trial", "log_loss", *keys]].assign(trial=shown["trial"].replace({0: "as it stands"}))
-    best = (folder / "best.yaml").read_text(encoding="utf-8")
-    return "\n".join([shown.to_string(index=False, na_rep="", float_format="{:.4g}".format), f"trials: {said}", "", best.rstrip()])
+    best = (folder / "best.yaml").read_text(encoding="utf-8").rstrip()
+    statement = json.loads((folder / TRACE).read_text(encoding="utf-8"))["statement"]
+    told = (
+        f"A run of this cohort and split with --out {folder.parent} says in its report that it was searched; in the methods of any other, "
+        f"write whether the best setting was adopted, and:\n{statement}"
+    )
+    return "\n".join([shown.to_string(index=False, na_rep="", float_format="{:.4g}".format), f"trials: {said}", "", best, "", told])
 
 
 def _folds(trial: Trial) -> str:

@@ -1,5 +1,6 @@
 """Search on inner folds: who may be looked at, what a setting changes in the plan, what is said of the best."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from medcnn.artifact import Key, drafted, read_stamp
 from medcnn.cohort import Fingerprint
 from medcnn.config import Config
 from medcnn.config_file import build_config, read_config
@@ -20,7 +22,9 @@ from medcnn.model.machine import Machine, inspect_machine
 from medcnn.model.predict import predict
 from medcnn.model.rules import make_plan
 from medcnn.plan import Plan
-from medcnn.search import best_text, deal_inner, found_text, replan, score_fold, value_of
+from medcnn.readout import search_facts, searched
+from medcnn.runs import Run
+from medcnn.search import best_text, deal_inner, found_text, replan, score_fold, trace_of, value_of
 from medcnn.tables import label_matrix
 from medcnn.train_stages import fit_network
 from medcnn.trials import Trial, trials_table
@@ -216,7 +220,47 @@ def test_a_search_that_found_nothing_better_says_so() -> None:
 def test_the_terminal_shows_the_best_first(tmp_path: Path) -> None:
     trials_table(TRIALS).to_csv(tmp_path / "trials.csv", index=False)
     (tmp_path / "best.yaml").write_text(best_text(TRIALS, []))
+    (tmp_path / "search.json").write_text(json.dumps(trace_of(TRIALS, inner_folds())))
     lines = found_text(tmp_path).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["as", "2", "3"]
     assert "trials: 2 complete, 1 pruned" in lines
-    assert lines[-1] == "  epochs: 7"
+    assert "  epochs: 7" in lines
+    assert lines[-2].startswith(f"A run of this cohort and split with --out {tmp_path.parent} says in its report")
+    assert lines[-1].startswith("Before, 3 settings of training.learning_rate, training.epochs of the main model were compared by their log-loss")
+
+
+def inner_folds() -> pd.DataFrame:
+    table = pd.DataFrame({"fold": [0, 1, 2], "patient_id": ["a", "b", "a"]})
+    table.attrs["notes"] = ["3 inner folds.", "They are those of the first fold."]
+    return table
+
+
+def test_a_search_leaves_a_trace_for_the_report(found: Fingerprint, machine: Machine, tmp_path: Path) -> None:
+    trace = trace_of(TRIALS, inner_folds())
+    assert trace["best"] == {"training.learning_rate": 0.00001, "training.epochs": 7}
+    assert "on 3 inner folds of 2 training and tuning patients (2 of them on all folds;" in trace["statement"]
+    assert "; the best reached 0.4500, the setting before the search 0.5500. They are those of the first fold." in trace["statement"]
+    (tmp_path / "search.json").write_text(json.dumps(trace))
+    decided = decided_of(found, machine, training={"epochs": 7, "learning_rate": 0.5})
+    facts = search_facts(tmp_path, decided)
+    assert (facts.statement, list(facts.keys), list(facts.adopted)) == (trace["statement"], trace["keys"], ["training.epochs"])
+    copied = decided_of(found, machine, training={"epochs": 7, "learning_rate": 0.0000100001})
+    assert set(search_facts(tmp_path, copied).adopted) == set(facts.keys)
+    nothing = trace_of([STANDING, trial(1, outcome="diverged", epochs=1)], inner_folds())
+    assert nothing["best"] is None and "the best reached" not in nothing["statement"]
+
+
+def test_a_search_belongs_to_a_run_of_the_same_images_and_split(tmp_path: Path) -> None:
+    def made(folder: Path, stage: str, text: str, inputs: dict[str, str]) -> Path:
+        with drafted(folder, Key(stage=stage, settings={}, inputs=inputs, code="")) as draft:
+            (draft / ("search.json" if stage == "search" else "x")).write_text(text)
+        return folder
+
+    run = Run(config_of(), tmp_path, tmp_path, shared=False)
+    folders = {name: made(tmp_path / name, name, name, {}) for name in ("audit", "split", "cache", "plan")}
+    assert searched(run, folders) == {}
+    contents = {name: read_stamp(folders[name]).content for name in ("audit", "split", "cache")}
+    made(tmp_path / "search", "search", "{}", contents)
+    assert searched(run, folders) == {"search": tmp_path / "search"}
+    made(folders["split"], "split", "dealt anew", {"audit": "other"})
+    assert searched(run, folders) == {}

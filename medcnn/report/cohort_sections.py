@@ -12,7 +12,7 @@ from medcnn.report.diagrams import Box, flow_chart
 from medcnn.report.facts import RunFacts
 from medcnn.report.numbers import compact, count, date, join_words, method_title, metric_title, percent, plural, short_hash, threshold
 from medcnn.report.reading import Reading
-from medcnn.report.words import missing_labels, part_name, recalibration_name
+from medcnn.report.words import missing_labels, part_name, recalibration_name, search_words
 
 MANY = 40
 
@@ -131,7 +131,7 @@ def _part_boxes(facts: RunFacts) -> list[Box]:
     for row in table.to_dict("records"):
         lines = [plural(int(row["n_images"]), "image"), plural(int(row["n_patients"]), "patient")]
         lines += [f"{count(row[f'n_positive_{label}'])} {label}" for label in labels[:4]]
-        boxes.append(Box(part_name(str(row["part"]), external=facts.tested_elsewhere).capitalize(), lines))
+        boxes.append(Box(part_name(str(row["part"]), testing=facts.testing).capitalize(), lines))
     return boxes
 
 
@@ -143,7 +143,7 @@ def _fold_boxes(facts: RunFacts, table: pd.DataFrame) -> list[Box]:
     if split is not None and split.scheme == "kfold_holdout":
         first = table[table["fold"] == table["fold"].min()]
         others, test = _sizes(first[first["part"] != "test"]), _sizes(first[first["part"] == "test"])
-        name = part_name("test", external=facts.tested_elsewhere).capitalize()
+        name = part_name("test", testing=facts.testing).capitalize()
         return [
             Box(f"{split.n_folds} folds{times}", [others[0], "each tunes one model", "and trains the others"]),
             Box(name, [*test, "the same for every model"]),
@@ -179,7 +179,7 @@ def _partitions(reading: Reading) -> list[Any]:
     labels = _counted_labels(table)
     with_fold = "fold" in table and table["fold"].nunique() > 1
     parts = table.to_dict("records")
-    names = [part_name(str(row["part"]), external=facts.tested_elsewhere) for row in parts]
+    names = [part_name(str(row["part"]), testing=facts.testing) for row in parts]
     names = [f"Fold {row['fold']}, {name}" if with_fold else name.capitalize() for row, name in zip(parts, names, strict=True)]
     caption, note = "Patients, images and events in each part", "Events: images with the label, as a share of the part’s labelled images."
     sizes: list[tuple[str, Row]] = [
@@ -300,6 +300,7 @@ def methods_section(reading: Reading) -> Section:
         else ""
     )
     blocks: list[Any] = [Text(f"Unit of evaluation: {unit}.{aggregation} {cluster} Intervals are 95% intervals.")]
+    blocks += [Text(searched)] if (searched := search_words(facts)) else []
     blocks += [_thresholds(reading), Details("Interval of each measure", [Table(["Measure", "95% interval by"], used)])]
     return Section("methods", "Methods of evaluation", [*blocks, Heading("Test-set ledger"), *_ledger(facts)])
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from medcnn.evaluation.selection import Selection
 from medcnn.plan import Plan
 from medcnn.tables import Comparison, Record
 
+Testing = Literal["internal", "internal-external", "external"]
 CURVE_COLUMNS = ("curve", "label", "part", "level", "subset", "recalibration", "x", "y", "low", "high", "n", "threshold")
 
 
@@ -75,6 +76,18 @@ class RungFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchFacts:
+    """A hyper-parameter search on this cohort and split. statement: what was searched, how and on whom, in words.
+
+    keys: dotted keys that were searched; adopted: those at which the plan has the best setting's value.
+    """
+
+    statement: str
+    keys: Sequence[str]
+    adopted: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Energy:
     """What a run used: watt-hours, kg of CO2 equivalents (None: unknown grid), and how that was found out, in words."""
 
@@ -97,7 +110,7 @@ class RunFacts:
     excluded: images that the audit took out, after the flow. hashes: what -> sha256; versions: package -> version.
     external: whether the tested images come from another site than the training images; None: unknown.
     ladder: the rungs, lowest first, one of them the headline; selection: the winner's AUROC corrected for having been chosen.
-    energy: None where it was not measured. split_hash: sha256 of which image stands in which part of which fold.
+    search: None where this package has searched no settings on this split. energy: None where it was not measured. split_hash: sha256 of which image stands in which part of which fold.
     """
 
     name: str
@@ -127,12 +140,21 @@ class RunFacts:
     ladder: Sequence[RungFacts] = ()
     selection: Selection | None = None
     energy: Energy | None = None
+    search: SearchFacts | None = None
     split_hash: str = ""
 
     @property
-    def tested_elsewhere(self) -> bool | None:
-        """True: external test; False: internal test, as of a run with its own split; None: unknown."""
-        return False if self.external is None and self.plan is not None else self.external
+    def testing(self) -> Testing | None:
+        """Whom the model was tested on; None: unknown.
+
+        internal: patients of the same cohort; internal-external: each site by models of other sites of the same cohort
+        (Collins et al. 2024, doi:10.1136/bmj-2023-074819); external: another cohort.
+        """
+        if self.external is not None or self.plan is None:
+            return None if self.external is None else "external" if self.external else "internal"
+        split = self.plan.split
+        by_site = split.scheme == "leave_site_out" or (split.scheme == "kfold" and split.unit == "site")
+        return "internal-external" if by_site else "internal"
 
 
 @dataclass(frozen=True, kw_only=True)

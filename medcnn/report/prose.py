@@ -19,7 +19,16 @@ from medcnn.report.numbers import (
     threshold,
 )
 from medcnn.report.reading import Reading
-from medcnn.report.words import calibration_verdict, kept_together, part_name, recalibration_name, rows_words, rule_words, split_words
+from medcnn.report.words import (
+    calibration_verdict,
+    kept_together,
+    part_name,
+    recalibration_name,
+    rows_words,
+    rule_words,
+    search_words,
+    split_words,
+)
 from medcnn.tables import Record
 
 MANY_LABELS = 6
@@ -46,6 +55,7 @@ def methods_paragraph(reading: Reading) -> Editable:
         *_cohort_sentences(reading),
         *_model_sentences(reading),
         *_split_sentences(reading),
+        search_words(reading.facts),
         ladder_methods(reading.facts),
         *_measure_sentences(reading),
         _software_sentence(reading),
@@ -169,7 +179,10 @@ def _tested_sentence(reading: Reading) -> str:
         if len(results.labels) == 1 and record.n_positive is not None
         else ""
     )
-    return f"The {part_name(results.part, external=reading.facts.tested_elsewhere)} part held {plural(record.n, results.level, several)}{patients}{events}."
+    part = f"The {part_name(results.part, testing=reading.facts.testing)} part"
+    if results.part == "test" and reading.facts.testing == "internal-external":
+        part = "The sites of the internal-external validation"
+    return f"{part} held {plural(record.n, results.level, several)}{patients}{events}."
 
 
 def _label_sentences(reading: Reading, label: str) -> list[str]:

@@ -66,8 +66,11 @@ def lead(facts: RunFacts, results: Results) -> str:
     model = str(facts.model.get("name", "")) or (facts.plan.model.name if facts.plan else "")
     subject = f"The model {model}" if model else f"The model of {facts.name}"
     finding = f"for {results.labels[0]}" if len(results.labels) == 1 else f"for {len(results.labels)} labels"
-    where = part_name(results.part, external=facts.tested_elsewhere)
-    return f"{subject} gives a probability {finding}. It was evaluated on the {where} part: {tested(results)}."
+    if results.part == "test" and facts.testing == "internal-external":
+        where = "by internal-external validation (each site by models of other sites)"
+    else:
+        where = f"on the {part_name(results.part, testing=facts.testing)} part"
+    return f"{subject} gives a probability {finding}. It was evaluated {where}: {tested(results)}."
 
 
 def _auroc_tile(results: Results, label: str) -> Tile:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medcnn.plan import SplitPlan
-from medcnn.report.facts import RunFacts
+from medcnn.report.facts import RunFacts, Testing
 from medcnn.report.lookup import Results
 from medcnn.report.numbers import NOT_ESTIMABLE, count, estimate, fixed, is_known, join_words, plural, share
 from medcnn.tables import Record, label_names
@@ -27,6 +27,7 @@ RULES = {
     "fixed": "a value fixed beforehand",
 }
 MIN_EVENTS = 100
+INTERNAL_EXTERNAL = "internal-external validation, doi:10.1136/bmj-2023-074819"
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,24 @@ class Caution:
     text: str
 
 
-def part_name(part: str, *, external: bool | None = None) -> str:
-    """train -> training; val -> tuning; test -> internal test, external test, or test when it is unknown which."""
-    if part == "test" and external is not None:
-        return "external test" if external else "internal test"
+def part_name(part: str, *, testing: Testing | None = None) -> str:
+    """train -> training; val -> tuning; test -> internal test, internal-external validation, external test; test when it is unknown."""
+    if part == "test" and testing is not None:
+        return "internal-external validation" if testing == "internal-external" else f"{testing} test"
     return PART_NAMES.get(part, part)
 
 
 def split_words(split: SplitPlan) -> str:
     """How patients came into their parts, without a full stop."""
     dealt = "Sites were dealt" if split.unit == "site" else "Patients were dealt"
+    by_site = f" ({INTERNAL_EXTERNAL})" if split.unit == "site" else ""
     folds = f"{split.n_folds} folds, stratified by label" + (f", {split.n_repeats} times" if split.n_repeats > 1 else "")
     return {
         "given": "The given split was used",
         "holdout": f"{dealt} at random, stratified by label",
-        "kfold": f"{dealt} to {folds}",
+        "kfold": f"{dealt} to {folds}{by_site}",
         "kfold_holdout": f"One test part was set aside, the same for every model; all other {split.unit}s were dealt to {folds}, and each fold was the tuning part of one model",
-        "leave_site_out": "Each site was tested by a model that was trained at the other sites",
+        "leave_site_out": f"Each site was tested by a model that was trained at the other sites ({INTERNAL_EXTERNAL})",
     }[split.scheme]
 
 
@@ -62,6 +64,19 @@ def kept_together(split: SplitPlan) -> str:
     """What the parts never tear apart, without a full stop."""
     whole = split.unit == "site" and split.scheme != "given"  # a given part is taken as it is
     return "all patients of a site stayed in one part" if whole else "all images of a patient stayed in one part"
+
+
+def search_words(facts: RunFacts) -> str:
+    """How the settings were searched, and what became of what was found; blank where nothing was searched."""
+    found = facts.search
+    if found is None:
+        return ""
+    if set(found.adopted) == set(found.keys):
+        return f"{found.statement} The model has the best of them."
+    if not found.adopted:
+        return f"{found.statement} The best of them was not adopted."
+    were = "was" if len(found.adopted) == 1 else "were"
+    return f"{found.statement} Of the best of them {join_words(list(found.adopted))} {were} adopted."
 
 
 def rule_words(rule: str) -> str:
@@ -277,7 +292,15 @@ def _partition_cautions(facts: RunFacts, results: Results) -> list[Caution]:
                 "Every image counts as its own patient. If a patient may have several images and no patient column was given, the parts may share patients and the intervals are too narrow.",
             )
         )
-    if results.part == "test" and facts.tested_elsewhere is False:
+    if results.part == "test" and facts.testing == "internal-external":
+        found.append(
+            Caution(
+                "info",
+                "Internal-external validation",
+                "Every site was tested by models of other sites, but all sites are of one data collection; performance at a site beyond it may differ more.",
+            )
+        )
+    if results.part == "test" and facts.testing == "internal":
         found.append(
             Caution("info", "Internal test only", "Performance at another site may differ; external testing has not been reported here.")
         )

@@ -46,7 +46,7 @@ def test_a_run_states_what_it_knows(facts_of: Facts) -> None:
         ({"thresholds": ()}, "Thresholds: definition, rationale, set beforehand or explored", "author"),
         ({"errors": ()}, "Errors, with examples", "author"),
         ({"errors": ()}, "Saliency only with its validation", "stated"),
-        ({"external": True}, "Performance elsewhere: external testing, or why not", "stated"),
+        ({"external": True}, "Performance elsewhere: external testing or internal-external validation, or why not", "stated"),
         ({"ladder": ()}, "How the final model was selected", "author"),
         ({"ladder": ()}, "Ensembling: how the predictions of several models were joined", "absent"),
         ({"ladder": ()}, "How far chance in training moves the results", "absent"),

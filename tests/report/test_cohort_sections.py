@@ -39,7 +39,7 @@ def dealt(facts: RunFacts, parts: list[str], n_patients: list[int], n: int, **sp
         (
             4,
             {"scheme": "kfold", "n_folds": 4, "unit": "site"},
-            "Sites were dealt to 4 folds, stratified by label; all patients of a site stayed in one part.",
+            "Sites were dealt to 4 folds, stratified by label (internal-external validation, doi:10.1136/bmj-2023-074819); all patients of a site stayed in one part.",
             [("4-fold cross-validation", ["each of 100 patients tested once", "200 images"])],
         ),
         (
@@ -55,7 +55,8 @@ def dealt(facts: RunFacts, parts: list[str], n_patients: list[int], n: int, **sp
         (
             4,
             {"scheme": "leave_site_out"},
-            "Each site was tested by a model that was trained at the other sites; all images of a patient stayed in one part.",
+            "Each site was tested by a model that was trained at the other sites (internal-external validation, doi:10.1136/bmj-2023-074819); "
+            "all images of a patient stayed in one part.",
             [("4 sites, each left out once", ["each of 100 patients tested once", "by a model of the other sites", "200 images"])],
         ),
     ],

@@ -1,5 +1,6 @@
 """Calibration in words, and the cautions."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -8,10 +9,15 @@ import pandas as pd
 import pytest
 
 from medcnn.cohort import Finding
-from medcnn.report.facts import CURVE_COLUMNS, RunFacts
+from medcnn.plan import SplitPlan
+from medcnn.report.checklist import fill_checklist
+from medcnn.report.cohort_sections import methods_section
+from medcnn.report.facts import CURVE_COLUMNS, RunFacts, SearchFacts
+from medcnn.report.html import build_report
 from medcnn.report.lookup import Results
+from medcnn.report.prose import methods_paragraph
 from medcnn.report.reading import read_facts
-from medcnn.report.words import calibration_verdict, cautions, part_name, rule_words
+from medcnn.report.words import calibration_verdict, cautions, part_name, rule_words, search_words
 from medcnn.tables import Record
 
 Facts = Callable[..., RunFacts]
@@ -91,8 +97,59 @@ def test_unknown_origin_of_thresholds_is_said(facts_of: Facts) -> None:
 
 def test_parts_in_words() -> None:
     assert [part_name(part) for part in ("train", "val", "test")] == ["training", "tuning", "test"]
-    assert part_name("test", external=False) == "internal test"
-    assert part_name("test", external=True) == "external test"
+    assert part_name("test", testing="internal") == "internal test"
+    assert part_name("test", testing="external") == "external test"
+    assert part_name("test", testing="internal-external") == "internal-external validation"
+
+
+@pytest.mark.parametrize(
+    ("split", "testing"),
+    [
+        ({"scheme": "leave_site_out"}, "internal-external"),
+        ({"scheme": "kfold", "unit": "site"}, "internal-external"),
+        ({"scheme": "kfold"}, "internal"),
+        ({"scheme": "holdout", "unit": "site"}, "internal"),  # one site or several, set aside once
+    ],
+)
+def test_sites_that_are_left_out_in_turn_are_internal_external_validation(facts_of: Facts, split: dict[str, str], testing: str) -> None:
+    facts = facts_of()
+    facts = replace(facts, plan=facts.plan.model_copy(update={"split": SplitPlan(**split)}))
+    assert facts.testing == testing
+    assert replace(facts, external=True).testing == "external"
+    assert replace(facts, plan=None).testing is None
+    text = re.sub(r"<[^>]+>", " ", build_report(facts))
+    found = fill_checklist(read_facts(facts))
+    (elsewhere,) = [row.status for row in found if row.text.startswith("Performance elsewhere")]
+    if testing == "internal":
+        assert text.lower().count("internal-external") == 1  # in the checklist, as what was not done
+        assert "Internal test only" in text and elsewhere == "author"
+    else:
+        assert "internal test" not in text.lower() and elsewhere == "stated"
+        assert "It was evaluated by internal-external validation (each site by models of other sites): " in text
+        assert "The sites of the internal-external validation held 400 images" in text
+        assert "(internal-external validation, doi:10.1136/bmj-2023-074819)" in text
+        assert "all sites are of one data collection" in text
+
+
+@pytest.mark.parametrize(
+    ("adopted", "words"),
+    [
+        (["a.b", "c.d"], "Before, 9 settings were tried. The model has the best of them."),
+        (["a.b"], "Before, 9 settings were tried. Of the best of them a.b was adopted."),
+        ([], "Before, 9 settings were tried. The best of them was not adopted."),
+    ],
+)
+def test_a_search_is_stated_with_what_became_of_it(facts_of: Facts, adopted: list[str], words: str) -> None:
+    facts = replace(facts_of(), search=SearchFacts(statement="Before, 9 settings were tried.", keys=["a.b", "c.d"], adopted=adopted))
+    assert search_words(facts) == words
+    assert words in str(methods_section(read_facts(facts)))
+    assert words in methods_paragraph(read_facts(facts)).text
+    item = "Tuning of hyper-parameters: which, on whom, how many settings"
+    status = {row.text: row.status for row in fill_checklist(read_facts(facts))}
+    assert status[item] == "stated"
+    bare = facts_of()
+    assert search_words(bare) == ""
+    assert {row.text: row.status for row in fill_checklist(read_facts(bare))}[item] == "author"
 
 
 def test_rules_in_words() -> None:
