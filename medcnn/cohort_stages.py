@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from medcnn.artifact import read_stamp
 from medcnn.cohort import read_findings, read_flow, write_json
 from medcnn.plan import read_plan
 from medcnn.runs import Run, do_stage
@@ -30,7 +31,15 @@ def ingest(run: Run) -> Path:
     config = run.config
 
     def work(draft: Path) -> None:
-        manifest, flow = ingest(config.data, task=config.task, modality=config.modality, seed=config.seed, folder=draft, executor=config.executor, progress=run.progress)
+        manifest, flow = ingest(
+            config.data,
+            task=config.task,
+            modality=config.modality,
+            seed=config.seed,
+            folder=draft,
+            executor=config.executor,
+            progress=run.progress,
+        )
         write_json(flow, draft / "flow.json")
         write_table(check_manifest(manifest, source=str(config.data.path or config.data.source)), draft / "manifest.parquet")
 
@@ -59,6 +68,14 @@ def audit(run: Run, ingested: Path) -> Path:
     return do_stage(run, "audit", work, settings=run.config.audit.model_dump(mode="json"), inputs={"ingest": ingested})
 
 
+def _ingest_behind(run: Run, audited: Path) -> Path | None:
+    """The folder of the ingest that an audit read: it may keep the pixels of tiles. None: it was removed since."""
+    stamp = read_stamp(audited)
+    wanted = stamp.inputs.get("ingest") if stamp else None
+    stamps = ((folder, read_stamp(folder)) for folder in sorted(run.cohort.glob("ingest*")))
+    return next((folder for folder, found in stamps if found is not None and found.content == wanted), None)
+
+
 def require_sound(run: Run, audited: Path) -> None:
     """Raise InputError when the audit found an error that the config neither accepts nor excludes."""
     from medcnn.data.audit import require_sound
@@ -73,7 +90,8 @@ def fingerprint(run: Run, audited: Path) -> Path:
 
     def work(draft: Path) -> None:
         manifest = read_table(audited / "manifest.parquet")
-        found = fingerprint(manifest, task=run.config.task, read=row_reader(run.config.data), progress=run.progress)
+        read = row_reader(run.config.data, _ingest_behind(run, audited))
+        found = fingerprint(manifest, task=run.config.task, read=read, progress=run.progress)
         write_json(found, draft / "fingerprint.json")
 
     return do_stage(run, "fingerprint", work, settings={"task": run.config.task}, inputs={"audit": audited})
@@ -107,7 +125,7 @@ def cache(run: Run, audited: Path, planned: Path) -> Path:
 
     def work(draft: Path) -> None:
         manifest = read_table(audited / "manifest.parquet")
-        prepare = functools.partial(prepare_row, reading=reading_of(run.config.data))
+        prepare = functools.partial(prepare_row, reading=reading_of(run.config.data, _ingest_behind(run, audited)))
         build_cache(manifest, decided.image, draft, prepare=prepare, executor=run.config.executor, progress=run.progress)
 
     settings = {"image": decided.image.model_dump(mode="json", exclude={"stain"})}  # colours are changed when images are shown

@@ -10,7 +10,7 @@ OpenCV decodes JPEG and PNG, being fastest; Pillow the rest; tifffile (or OpenCV
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ class Reading:
     root: Path | None = None
     window: WindowChoice = "first"
     keep_px: tuple[int, int] | None = None
-    tiles: TileReading = TileReading()
+    tiles: TileReading = field(default_factory=TileReading)
 
 
 WHOLE = Reading()

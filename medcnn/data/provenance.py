@@ -22,7 +22,8 @@ def source_digest(config: DataConfig) -> str:
     root = config.image_root or config.path
     if config.source == "table" and config.image_root is None and config.path is not None:
         root = config.path.parent
-    listing = sorted(_listing(root)) if root is not None and root.is_dir() else []
+    folders = [folder for folder in (root, config.slides.annotations) if folder is not None and folder.is_dir()]
+    listing = [entry for folder in folders for entry in sorted(_listing(folder))]
     return digest({"tables": [file_digest(path) for path in tables], "files": listing})
 
 

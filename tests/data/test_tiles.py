@@ -9,8 +9,8 @@ import pytest
 from medcnn.config_data import SlidesConfig
 from medcnn.data.formats import UnreadableImage
 from medcnn.data.slides import Level, SlideFacts, open_slide
-from medcnn.data.tile_quality import sharpness
 from medcnn.data.tile_places import TilePlace, tile_place
+from medcnn.data.tile_quality import sharpness
 from medcnn.data.tiles import Cut, cut_of, grid_of, read_overview, read_place
 from tests.data.made_slides import tissue_picture, write_slide
 
