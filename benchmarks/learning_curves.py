@@ -90,7 +90,7 @@ def _network(cohort: Cohort, rows: np.ndarray, seed: int, model_plan: ModelPlan)
     learning: dict[str, Any] = {"learning_rate": 2e-3, "backbone_lr_factor": 0.3 if model_plan.pretrained else 1.0}
     plan = TrainingPlan(
         epochs=epochs, batch_size=BATCH, **learning, head_epochs=1 if model_plan.pretrained else 0, imbalance="none",
-        precision="float32", device="cpu", n_workers=0, n_threads=1, select="last",
+        precision="float32", device="cpu", n_workers=0, n_threads=1, select="last", norm_statistics="plain",
     )  # fmt: skip
     model = build_model(model_plan, channels=image.channels, n_outputs=2, size_px=image.size_px, seed=seed)
     mean, std = normalisation(model_plan, image.channels)
