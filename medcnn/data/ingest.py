@@ -68,7 +68,7 @@ def ingest(
         place = Path(stack.enter_context(tempfile.TemporaryDirectory())) if folder is None else folder
         candidates = _candidates(config, task, modality, seed, Bench(place, executor, progress))
         by_name = candidates.rows.sort_values("image_id", kind="stable").reset_index(drop=True)
-        reading = _keeping_tiles(config, place, len(by_name)) if folder else reading_of(config)
+        reading = _keeping_tiles(config, folder, len(by_name))
         rows, unreadable = _inspected(by_name, reading, place, executor, progress)
     excluded = (*candidates.excluded, *unreadable)
     source = f"{config.source} {config.path or config.dataset or config.phantom_labels}"
@@ -104,11 +104,11 @@ def reading_of(config: DataConfig, ingested: Path | None = None) -> Reading:
     return Reading(image_root(config), config.window, tiles=TileReading(kept if kept and kept.file.is_file() else None))
 
 
-def _keeping_tiles(config: DataConfig, folder: Path, n_tiles: int) -> Reading:
-    """As reading_of; tiles of slides are measured, and their pixels kept in the folder unless the config says no."""
+def _keeping_tiles(config: DataConfig, folder: Path | None, n_tiles: int) -> Reading:
+    """As reading_of; tiles of slides are measured, and their pixels kept in the folder, if there is one and the config does not say no."""
     if config.source != "slides":
         return reading_of(config)
-    store = TileStore(folder / TILES, config.slides.tile_px) if config.slides.keep_tiles else None
+    store = TileStore(folder / TILES, config.slides.tile_px) if folder is not None and config.slides.keep_tiles else None
     if store is not None:
         store.make(n_tiles)
     tiles = TileReading(store, keep=True, mpp=config.slides.mpp, min_sharpness=config.slides.min_sharpness)

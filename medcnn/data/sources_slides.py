@@ -21,7 +21,8 @@ from medcnn.data.slide_dicom import slide_header
 from medcnn.data.slide_tiles import DROPPED, SlideJob, SlideTiles, cut_slides, read_cut
 from medcnn.data.slides import SLIDE_ENDINGS, head_of
 from medcnn.data.sources import Candidates, n_threads, require_folder, walk_files
-from medcnn.data.sources_table import described_columns, read_text_table, table_labels
+from medcnn.data.sources_table import described_columns, table_labels
+from medcnn.data.text_tables import read_text_table
 from medcnn.data.tile_places import TilePlace
 from medcnn.errors import InputError
 from medcnn.executors import Executor, pool_for
@@ -192,7 +193,7 @@ def _cut_all(
 ) -> list[tuple[_Slide, SlideTiles]]:
     jobs = [SlideJob(root / slide.file, slide.shown, config.slides, _said_mpp(slide, table, config), slide.annotation) for slide in slides]
     facts = [(str(job.file), job.file.stat().st_mtime_ns, job.said_mpp, str(job.annotation)) for job in jobs]
-    chunks = Chunks(folder / "slides", len(jobs), 1, digest([facts, config.slides.model_dump(mode="json")]))
+    chunks = Chunks(folder / "cut_slides", len(jobs), 1, digest([facts, config.slides.model_dump(mode="json")]))
     workers = n_threads()
     work_through(
         cut_slides, lambda start, stop: jobs[start:stop], chunks,
