@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from typing import Any, Literal, TypeVar
 
@@ -17,16 +17,25 @@ MOST_THREADS = 4  # beyond, threads wait for each other between two decodings: s
 
 
 def gather(
-    function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], *, jobs: int = 1, executor: Executor = "local"
+    function: Callable[..., Result],
+    arguments: Sequence[tuple[Any, ...]],
+    *,
+    jobs: int = 1,
+    executor: Executor = "local",
+    n_cpus: int = 1,
+    on_gpu: bool = False,
 ) -> list[Result]:
     """function(*arguments[i]) for each i, in the order of the arguments.
+
+    n_cpus, on_gpu: what a piece needs on Ray, which gives it as many threads, and shows it no GPU that was not asked for: cores (0: all
+    of a machine, of the smallest where they differ), and one GPU where the cluster has any.
 
     function: of a module, so that another process can find it; it and its arguments are pickled when jobs > 1 or on
     Ray, where every machine must see the same folders and the cluster decides how many run at once. The first error that a
     piece raises is raised here; here (not on Ray) pieces that wait are dropped first. Raises MissingExtra without Ray.
     """
     if executor == "ray":
-        return _on_ray(function, arguments)
+        return _on_ray(function, arguments, n_cpus, on_gpu)
     if jobs == 1 or len(arguments) < 2:
         return [function(*some) for some in arguments]
     return _side_by_side(function, arguments, min(jobs, len(arguments)))
@@ -102,9 +111,11 @@ def _side_by_side(function: Callable[..., Result], arguments: Sequence[tuple[Any
     return [done.result() for done in waiting]
 
 
-def _on_ray(function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> list[Result]:
+def _on_ray(function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], n_cpus: int, on_gpu: bool) -> list[Result]:
     ray = _joined_ray()
-    remote = ray.remote(function)
+    n_gpus = 1 if on_gpu and ray.cluster_resources().get("GPU", 0) >= 1 else 0
+    n_cpus = n_cpus or _cores_of_a_machine(ray.nodes())
+    remote = ray.remote(num_cpus=n_cpus, num_gpus=n_gpus, max_calls=1)(function)  # a fresh process: torch counts its threads once
     try:
         found: list[Result] = ray.get([remote.remote(*some) for some in arguments])
     except ray.exceptions.RayTaskError as error:
@@ -120,6 +131,12 @@ def _in_order_on_ray(function: Callable[..., Result], arguments: Iterable[tuple[
         yield from _windowed(arguments, lambda some: remote.remote(*some), ray.get, ahead=ahead)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
+
+
+def _cores_of_a_machine(nodes: Sequence[Mapping[str, Any]]) -> int:
+    """Cores of the smallest machine of a cluster that has any. nodes: as Ray lists them."""
+    cores = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+    return min((n for n in cores if n), default=1)
 
 
 def _joined_ray() -> Any:

@@ -56,9 +56,11 @@ def train(run: Run, inputs: Inputs) -> dict[Member, Path]:
     members = planned_members(decided, read_table(inputs["split"] / "split.parquet")["fold"].unique())
     if run.config.jobs == 1 and run.config.executor == "local":
         return {member: train_member(run, member, inputs) for member in members}
+    training = decided.training
     places = gather(
-        _train_elsewhere, [(run.folder, member, dict(inputs)) for member in members], jobs=run.config.jobs, executor=run.config.executor
-    )
+        _train_elsewhere, [(run.folder, member, dict(inputs)) for member in members], jobs=run.config.jobs, executor=run.config.executor,
+        n_cpus=training.n_threads + training.n_workers if training.n_threads else 0, on_gpu=training.device != "cpu",
+    )  # fmt: skip
     for member in members:
         run.say(f"{member.place}: done")
     return dict(zip(members, places, strict=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medcnn.errors import InputError, MissingExtra, RunError
-from medcnn.executors import AHEAD, gather, in_order, n_cores, pool_for
+from medcnn.executors import AHEAD, _cores_of_a_machine, gather, in_order, n_cores, pool_for
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray, which is absent here")
 
@@ -94,6 +94,23 @@ def test_the_pool_follows_from_executor_and_cores() -> None:
     assert n_cores() >= 1
 
 
+def threads(folder: Path) -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def test_a_machines_cores_are_those_of_the_smallest_that_lives_and_computes() -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 8.0}},
+        {"Alive": True, "Resources": {"memory": 1.0}},  # a head that takes no work
+        {"Alive": False, "Resources": {"CPU": 2.0}},
+    ]
+    assert _cores_of_a_machine(nodes) == 8
+    assert _cores_of_a_machine([]) == 1
+
+
 @needs_ray
 @pytest.mark.slow
 def test_ray_gives_the_same(tmp_path: Path) -> None:
@@ -102,6 +119,8 @@ def test_ray_gives_the_same(tmp_path: Path) -> None:
     ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}})
     try:
         assert gather(square, [(number, tmp_path) for number in range(3)], executor="ray") == [0, 1, 4]
+        assert gather(threads, [(tmp_path,)], executor="ray", n_cpus=0, on_gpu=True) == [2]  # not the one thread that is Ray's default
+        assert gather(threads, [(tmp_path,)], executor="ray", n_cpus=1) == [1]
         with pytest.raises(InputError, match="image 1: broken"):
             gather(fail, [(1, tmp_path)], executor="ray")
     finally:
