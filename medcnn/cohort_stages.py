@@ -7,6 +7,7 @@ that needs them.
 import dataclasses
 import functools
 import json
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,8 @@ from medcnn.tables import (
     read_table,
     write_table,
 )
+
+SECONDS_PER_DAY = 86_400
 
 
 def ingest(run: Run) -> Path:
@@ -59,7 +62,8 @@ def audit(run: Run, ingested: Path) -> Path:
 
     def work(draft: Path) -> None:
         manifest = read_table(ingested / "manifest.parquet")
-        findings = audit(manifest, run.config.audit, flow=read_flow(ingested / "flow.json"))
+        traits, today = read_table(ingested / "traits.parquet"), float(time.time() // SECONDS_PER_DAY)
+        findings = audit(manifest, run.config.audit, flow=read_flow(ingested / "flow.json"), traits=traits, today=today)
         kept, exclusions = exclude(manifest, findings, run.config.audit)
         write_json(findings, draft / "findings.json")
         (draft / "excluded.json").write_text(json.dumps([dataclasses.asdict(item) for item in exclusions], indent=1) + "\n")

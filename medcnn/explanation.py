@@ -10,6 +10,7 @@ import pandas as pd
 
 from medcnn.errors import InputError
 from medcnn.plan import Plan
+from medcnn.stain_stages import seen_images
 from medcnn.tables import label_matrix, probability_matrix
 
 THUMBNAIL_PX = 160
@@ -26,11 +27,11 @@ def write_errors(folder: Path, cached: Path, trained: Mapping[int, Path], predic
     for number, error in enumerate(worst.itertuples(index=False)):
         pixels = images.images[images.rows([str(error.image_id)])[0]]
         picture, heatmap = f"error{number:02d}.png", ""
-        _write_png(folder / picture, _enlarged(pixels))
+        write_png(folder / picture, _enlarged(pixels))
         heat, method = _heat(trained[int(str(error.fold))], pixels, plan.labels.index(str(error.label)))
         if heat is not None:
             heatmap = f"error{number:02d}_heat.png"
-            _write_png(folder / heatmap, _overlaid(pixels, heat))
+            write_png(folder / heatmap, _overlaid(pixels, heat))
         rows.append(
             {"image_id": error.image_id, "label": error.label, "y": error.y, "p": error.p, "threshold": None, "picture": picture, "heatmap": heatmap, "method": method}
         )  # fmt: skip
@@ -69,8 +70,9 @@ def _heat(folder: Path, pixels: np.ndarray, label: int) -> tuple[np.ndarray | No
     from medcnn.model.explain import grad_cam
 
     model, card = load_model(folder)
+    seen = seen_images(pixels[None], card)[np.arange(1)]
     try:
-        return grad_cam(model, pixels[None], card=card, label=label)[0], "Grad-CAM"
+        return grad_cam(model, seen, card=card, label=label)[0], "Grad-CAM"
     except InputError as error:
         return None, str(error)
 
@@ -89,6 +91,7 @@ def _overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.addWeighted(colour, 1 - HEAT_SHARE, warm, HEAT_SHARE, 0))
 
 
-def _write_png(path: Path, pixels: np.ndarray) -> None:
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 (H, W), (H, W, 1) or RGB (H, W, 3)."""
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels
     path.write_bytes(cv2.imencode(".png", bgr)[1].tobytes())

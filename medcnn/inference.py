@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medcnn.bag_stages import predict_new_bags
 from medcnn.config_data import WindowChoice
 from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
@@ -18,7 +19,8 @@ from medcnn.plan import ImagePlan, Plan, read_plan
 from medcnn.progress import Progress, silent
 from medcnn.readout import stated_points
 from medcnn.runs import Run
-from medcnn.tables import logit_matrix
+from medcnn.stain_stages import seen_images
+from medcnn.tables import logit_matrix, read_table
 
 BATCH_SIZE = 64
 TABLES = {".csv", ".tsv", ".parquet"}
@@ -26,17 +28,23 @@ TABLES = {".csv", ".tsv", ".parquet"}
 
 @dataclass(frozen=True)
 class NewImage:
-    """One image that was asked for. image_id: the name it gets in the result; path as decode_row takes it."""
+    """One image that was asked for. image_id: the name it gets in the result; path as decode_row takes it.
+
+    bag: what it belongs to (a slide, a patient), for a run whose models look at all images of one together.
+    """
 
     image_id: str
     path: str
     frame: int = 0
+    bag: str = ""
 
 
 def predict_new(run: Run, inputs: Sequence[Path], *, progress: Progress = silent) -> pd.DataFrame:
-    """Predict files, folders (searched through), or MedMNIST-like NPZ files with a finished run.
+    """Predict files, folders (searched through), MedMNIST-like NPZ files, or tables of images with a finished run.
 
-    Returns one row per image: image_id, p_LABEL (calibrated; the mean over the fold models), positive_LABEL (1 when
+    With the rung mil the images of a bag are predicted together, and each gets what its bag got: a bag is the table's study
+    or patient (as in the run), else the file's folder, else the image alone; all images of a bag are held in memory.
+    Returns one row per image: image_id, bag (with the rung mil), p_LABEL (calibrated; the mean over the fold models), positive_LABEL (1 when
     p_LABEL reaches the run's first threshold), problem (blank, or why the image could not be read: its other cells
     are then blank). Raises InputError when the run is not finished or nothing is found.
     """
@@ -44,19 +52,37 @@ def predict_new(run: Run, inputs: Sequence[Path], *, progress: Progress = silent
     models = _load_models(run, decided)
     calibrator = Calibrator.read(run.done("calibrate"))
     weights = EnsembleWeights.read(run.done(f"predict/{decided.ladder.headline}"))
-    wanted = find_images(inputs)
+    in_bags = any(member.rung == "mil" for member, _, _ in models)
     tables = []
-    chunks = [wanted[start : start + BATCH_SIZE] for start in range(0, len(wanted), BATCH_SIZE)]
-    for chunk in progress(chunks, "predicting"):
+    for chunk in progress(_chunks(find_images(inputs, bag=decided.ladder.bag), in_bags), "predicting"):
         images, problems = _prepare(chunk, decided.image, run.config.data.window)
         good = np.flatnonzero([not problem for problem in problems])
         table = pd.DataFrame({"image_id": [image.image_id for image in chunk], "problem": problems})
+        if in_bags:
+            table.insert(1, "bag", [image.bag for image in chunk])
         if len(good):
-            p = _probabilities(models, images, decided, calibrator, weights)
+            bag = pd.factorize(table["bag"].to_numpy()[good])[0] if in_bags else None
+            p = _probabilities(models, images, decided, calibrator, weights, bag)
             for column, label in enumerate(decided.labels):
                 table.loc[good, f"p_{label}"] = p[:, column]
         tables.append(table)
-    return _with_decisions(pd.concat(tables, ignore_index=True), calibrator, decided.labels)
+    level = decided.evaluation.levels[0] if in_bags else "image"
+    return _with_decisions(pd.concat(tables, ignore_index=True), calibrator, decided.labels, level)
+
+
+def _chunks(wanted: Sequence[NewImage], in_bags: bool) -> list[list[NewImage]]:
+    """About BATCH_SIZE images at a time; with bags, whole ones: those of a bag stand together."""
+    if not in_bags:
+        return [list(wanted[start : start + BATCH_SIZE]) for start in range(0, len(wanted), BATCH_SIZE)]
+    bags: dict[str, list[NewImage]] = {}
+    for image in wanted:
+        bags.setdefault(image.bag, []).append(image)
+    chunks: list[list[NewImage]] = [[]]
+    for bag in bags.values():
+        if chunks[-1] and len(chunks[-1]) + len(bag) > BATCH_SIZE:
+            chunks.append([])
+        chunks[-1] += bag
+    return chunks
 
 
 def _load_models(run: Run, decided: Plan) -> list[tuple[Member, Any, Any]]:
@@ -70,20 +96,30 @@ def _load_models(run: Run, decided: Plan) -> list[tuple[Member, Any, Any]]:
 
 
 def _probabilities(
-    models: Sequence[tuple[Member, Any, Any]], images: np.ndarray, decided: Plan, calibrator: Calibrator, weights: EnsembleWeights | None
+    models: Sequence[tuple[Member, Any, Any]],
+    images: np.ndarray,
+    decided: Plan,
+    calibrator: Calibrator,
+    weights: EnsembleWeights | None,
+    bag: np.ndarray | None,
 ) -> np.ndarray:
     """float64 (n, n_labels): the mean over seeds and folds of each rung, then over the rungs, as the run itself took it (with
-    the mean of the folds' weights where they differ); then the recalibration, the mean over the folds' maps."""
+    the mean of the folds' weights where they differ); then the recalibration, the mean over the folds' maps; then over each
+    bag, int (n,)."""
     from medcnn.data.augment import ViewedImages, build_augmentation
     from medcnn.model.predict import predict
 
     views = decided.prediction.n_views
     augmentation = build_augmentation(decided.augment, size_px=images.shape[1], channels=images.shape[3]) if views > 1 else None
-    source, rows = ViewedImages(images, augmentation, decided.seed), np.arange(len(images))
-    of_rungs: dict[str, list[pd.DataFrame]] = {}
+    rows, of_rungs, kept = np.arange(len(images)), dict[str, list[pd.DataFrame]](), dict[Any, np.ndarray]()
     for member, model, card in models:
+        seen = seen_images(images, card)
+        if member.rung == "mil" and bag is not None:
+            logits, p = predict_new_bags(model, card, ViewedImages(seen, None, decided.seed), bag, decided, kept)
+            of_rungs.setdefault(member.rung, []).append(_as_predictions(logits, p, decided.labels))
+            continue
         logits, p = predict(
-            model, source, rows, card=card, views=views, device=decided.training.device, precision=decided.training.precision,
+            model, ViewedImages(seen, augmentation, decided.seed), rows, card=card, views=views, device=decided.training.device, precision=decided.training.precision,
             engine=decided.prediction.engine, n_threads=decided.training.n_threads,
         )  # fmt: skip
         of_rungs.setdefault(member.rung, []).append(_as_predictions(logits, p, decided.labels))
@@ -96,7 +132,7 @@ def _probabilities(
     logits = logit_matrix(mean, decided.labels)
     folds = sorted(calibrator.recalibration.maps)
     recalibrated: np.ndarray = np.mean([calibrator.probabilities(logits, fold) for fold in folds], axis=0)
-    return recalibrated
+    return recalibrated if bag is None else pd.DataFrame(recalibrated).groupby(bag).transform("mean").to_numpy()
 
 
 def _as_predictions(logits: np.ndarray, p: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
@@ -108,27 +144,47 @@ def _as_predictions(logits: np.ndarray, p: np.ndarray, labels: Sequence[str]) ->
     return table
 
 
-def find_images(inputs: Sequence[Path]) -> list[NewImage]:
-    """Every image below the inputs, in the order given. Raises InputError for an input that is not there or holds none."""
-    found = [image for path in inputs for image in _images_at(path)]
+def find_images(inputs: Sequence[Path], *, bag: str = "study") -> list[NewImage]:
+    """Every image below the inputs, in the order given; bag: whether a table's study or its patient is one.
+
+    Raises InputError for an input that is not there or holds none.
+    """
+    found = [image for path in inputs for image in _images_at(path, bag)]
     if not found:
         raise InputError(f"{', '.join(map(str, inputs))}: holds no files; expected images, DICOM files, folders or an NPZ")
     return found
 
 
-def _images_at(path: Path) -> Iterator[NewImage]:
+def _images_at(path: Path, bag: str) -> Iterator[NewImage]:
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder; expected an image, a DICOM file, a folder or an NPZ")
+        raise InputError(f"{path}: no such file or folder; expected an image, a DICOM file, a folder, a table or an NPZ")
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if file.is_file() and not file.name.startswith(".") and file.suffix.lower() not in TABLES:
-                yield NewImage(file.relative_to(path).as_posix(), str(file))
+                yield NewImage(file.relative_to(path).as_posix(), str(file), bag=str(file.parent.relative_to(path.parent)))
+    elif path.suffix.lower() in TABLES:
+        yield from _images_of(path, bag)
     elif path.suffix.lower() == ".npz":
         with np.load(path, allow_pickle=False) as archive:
             for member in (name for name in archive.files if name.endswith("images")):
-                yield from (NewImage(f"{member}/{row:06d}", f"{path}#{member}", row) for row in range(len(archive[member])))
+                yield from (NewImage(f"{member}/{row:06d}", f"{path}#{member}", row, f"{member}/{row:06d}") for row in range(len(archive[member])))
     else:
-        yield NewImage(path.name, str(path))
+        yield NewImage(path.name, str(path), bag=path.absolute().parent.name)
+
+
+def _images_of(path: Path, bag: str) -> Iterator[NewImage]:
+    """The rows of a table: path (relative to the table's folder) and, where they are there, image_id, frame, study_id, patient_id."""
+    table = read_table(path)
+    if "path" not in table:
+        raise InputError(f"{path}: column path is missing; a table of images needs it, and may have image_id, frame, study_id, patient_id")
+    blank = pd.Series("", index=table.index)
+    columns = ["patient_id", "study_id"] if bag == "study" and "study_id" in table else ["patient_id"]
+    named = [table[column].astype(str) for column in columns if column in table]
+    bags = named[0].str.cat(named[1:], sep="/") if named else blank
+    for place, name, frame, of_bag in zip(
+        table["path"].astype(str), table.get("image_id", blank).astype(str), table.get("frame", blank.map(lambda _: 0)), bags, strict=True
+    ):
+        yield NewImage(name or place, str(path.parent / place), int(frame), of_bag or str(Path(place).parent))
 
 
 def _prepare(chunk: Sequence[NewImage], plan: ImagePlan, window: WindowChoice) -> tuple[np.ndarray, list[str]]:
@@ -147,8 +203,8 @@ def _prepare(chunk: Sequence[NewImage], plan: ImagePlan, window: WindowChoice) -
     return (np.stack(prepared) if prepared else empty), problems
 
 
-def _with_decisions(table: pd.DataFrame, calibrator: Calibrator, labels: Sequence[str]) -> pd.DataFrame:
-    first = {point.label: point.threshold for point in reversed(stated_points(calibrator, "image"))}
+def _with_decisions(table: pd.DataFrame, calibrator: Calibrator, labels: Sequence[str], level: str) -> pd.DataFrame:
+    first = {point.label: point.threshold for point in reversed(stated_points(calibrator, level))}
     for label in labels:
         if f"p_{label}" not in table:
             table[f"p_{label}"] = np.nan

@@ -10,7 +10,7 @@ from medcnn.config import Rung
 from medcnn.errors import InputError
 from medcnn.plan import Plan
 
-TRAINED: tuple[Rung, ...] = ("frozen", "simple_cnn", "main")  # rungs whose models are trained; soup and ensemble are made of them
+TRAINED: tuple[Rung, ...] = ("frozen", "mil", "simple_cnn", "main")  # rungs whose models are trained; soup and ensemble are made of them
 MEMBERS_FILE, MEMBER_TABLE = "members.json", "members.parquet"
 SEEDS_APART = 10_000  # more than there can be folds: no two models of a run share a seed
 
@@ -60,7 +60,7 @@ def trained_rungs(plan: Plan) -> list[Rung]:
 
 def plan_of(plan: Plan, rung: Rung) -> Plan:
     """The plan as it is for one rung: its network and its training. Raises InputError when an edited plan lacks them."""
-    if rung == "frozen":  # nothing of the backbone learns, so it needs no adapters
+    if rung in {"frozen", "mil"}:  # nothing of the backbone learns, so it needs no adapters
         return plan.model_copy(update={"model": plan.model.model_copy(update={"lora_rank": 0})})
     if rung != "simple_cnn":
         return plan
@@ -81,7 +81,8 @@ def read_members(folder: Path) -> list[Member]:
 
 def representatives(members: Mapping[Member, Path]) -> dict[int, Path]:
     """fold -> folder of the model that stands for it in pictures and histories: the highest rung's first seed."""
-    order = sorted(members, key=lambda member: (TRAINED.index(member.rung) if member.rung in TRAINED else len(TRAINED), -member.number))
+    height: dict[str, int] = {rung: place for place, rung in enumerate(TRAINED)} | {"mil": -1}  # mil sees bags, not single images
+    order = sorted(members, key=lambda member: (height.get(member.rung, len(TRAINED)), -member.number))
     return {member.fold: members[member] for member in order}
 
 

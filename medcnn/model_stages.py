@@ -13,12 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from medcnn.artifact import digest, expose, file_digest, read_stamp
+from medcnn.bag_stages import ATTENTION_TABLE, one_row_a_bag
 from medcnn.cohort import read_fingerprint
 from medcnn.config import EvaluationConfig, Rung
 from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
 from medcnn.members import MEMBER_TABLE, Member, read_members, representatives
-from medcnn.plan import Plan, read_plan, write_plan
+from medcnn.plan import Plan, evaluated_as, read_plan, write_plan
 from medcnn.runs import Run, do_stage, ledger_entry, note_opening, read_ledger
 from medcnn.tables import (
     MANIFEST_COLUMNS,
@@ -53,6 +54,7 @@ def plan(run: Run, fingerprinted: Path) -> Path:
 
     names = ("task", "modality", "seed", "split", "image", "augment", "model", "training", "ladder", "prediction")
     settings = {name: run.config.model_dump(mode="json")[name] for name in names}
+    settings |= {name: getattr(run.config.evaluation, name) for name in ("levels", "aggregation")}
     folder = do_stage(run, "plan", work, settings=settings, inputs={"fingerprint": fingerprinted})
     if _was_edited(folder):
         _check_edited(folder / "plan.yaml", fingerprinted, run)
@@ -82,31 +84,36 @@ def calibrate(run: Run, predicted: Path, planned: Path) -> Path:
     """Rows that no fold tests itself to `calibrator.json` and `thresholds.json`: val rows, or the other folds' (see calibration_rows)."""
     from medcnn.evaluation.calibrator import fit_calibrator
 
-    task = read_plan(planned / "plan.yaml").task
+    decided = read_plan(planned / "plan.yaml")
+    evaluation = evaluated_as(run.config.evaluation, decided)
 
     def work(draft: Path) -> None:
         predictions = check_predictions(read_table(predicted / "predictions.parquet"), source="predictions")
-        fit_calibrator(predictions, run.config.calibration, run.config.evaluation, task=task, seed=run.config.seed).write(draft)
+        rows = one_row_a_bag(predictions, decided.ladder.headline, decided)
+        fit_calibrator(rows, run.config.calibration, evaluation, task=decided.task, seed=run.config.seed).write(draft)
 
-    chosen = {"calibration": run.config.calibration, "thresholds": run.config.evaluation}
+    chosen = {"calibration": run.config.calibration, "thresholds": evaluation}
     settings = {name: section.model_dump(mode="json") for name, section in chosen.items()}
     return do_stage(run, "calibrate", work, settings={**settings, "seed": run.config.seed}, inputs={"predict": predicted})
 
 
 def evaluate(run: Run, audited: Path, predicted: Path, calibrated: Path, planned: Path) -> Path:
     """Open the test part: `metrics.json`, `curves.parquet`, `predictions.parquet` (calibrated), one line in the test ledger."""
-    task = read_plan(planned / "plan.yaml").task
+    decided = read_plan(planned / "plan.yaml")
+    evaluation = evaluated_as(run.config.evaluation, decided)
 
     def work(draft: Path) -> None:
         manifest = read_table(audited / "manifest.parquet")
         raw = check_predictions(read_table(predicted / "predictions.parquet"), source="predictions")
-        raw = raw.merge(_covariates(manifest), on="image_id", validate="many_to_one")
-        final = assess_both(raw, Calibrator.read(calibrated), run.config.evaluation, task=task, draft=draft)
+        covariates = _covariates(manifest)
+        covariates = covariates[["image_id", *covariates.columns.difference(raw.columns, sort=False)]]
+        raw = raw.merge(covariates, on="image_id", validate="many_to_one")
+        final = assess_both(raw, Calibrator.read(calibrated), evaluation, task=decided.task, draft=draft)
         write_table(final, draft / "predictions.parquet")
         config, predictions = digest(run.config.model_dump(mode="json")), file_digest(draft / "predictions.parquet")
         note_opening(run, ledger_entry(run.config.name, config, predictions, run=run.folder.name))
 
-    settings = {"evaluation": run.config.evaluation.model_dump(mode="json"), "task": task}
+    settings = {"evaluation": evaluation.model_dump(mode="json"), "task": decided.task}
     inputs = {"audit": audited, "predict": predicted, "calibrate": calibrated}
     folder = do_stage(run, "evaluate", work, settings=settings, inputs=inputs)
     for name in ("metrics.json", "predictions.parquet"):
@@ -138,17 +145,18 @@ def ladder(run: Run, predicted: Mapping[Rung, Path], evaluated: Path, planned: P
     from medcnn.evaluation.selection import corrected_best
 
     decided = read_plan(planned / "plan.yaml")
+    evaluation = evaluated_as(run.config.evaluation, decided)
 
     def work(draft: Path) -> None:
         tables = {str(rung): _recalibrated(run, folder, decided) for rung, folder in predicted.items()}
         members = {str(rung): _of_single_models(folder) for rung, folder in predicted.items()}
-        numbers = ladder_numbers(tables, run.config.evaluation, task=decided.task, headline=decided.ladder.headline, members=members)
+        numbers = ladder_numbers(tables, evaluation, task=decided.task, headline=decided.ladder.headline, members=members)
         chosen = out_of_fold(tables, decided)
-        best = corrected_best(chosen, run.config.evaluation, task=decided.task) if chosen and run.config.evaluation.n_bootstrap else None
+        best = corrected_best(chosen, evaluation, task=decided.task) if chosen and evaluation.n_bootstrap else None
         found = {"rungs": [rung.as_dict() for rung in numbers], "selection": best.as_dict() if best else None}
         (draft / "ladder.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
-    settings = {name: getattr(run.config, name).model_dump(mode="json") for name in ("evaluation", "calibration")}
+    settings = {"evaluation": evaluation.model_dump(mode="json"), "calibration": run.config.calibration.model_dump(mode="json")}
     inputs = {"evaluate": evaluated, **{str(rung): folder for rung, folder in predicted.items()}}
     return do_stage(run, "ladder", work, settings={**settings, "headline": decided.ladder.headline}, inputs=inputs)
 
@@ -160,7 +168,8 @@ def _recalibrated(run: Run, predicted: Path, decided: Plan) -> pd.DataFrame:
     table = check_predictions(read_table(predicted / "predictions.parquet"), source=f"predictions of {predicted.name}")
     if predicted.name == "prevalence":
         return table
-    return fit_calibrator(table, run.config.calibration, run.config.evaluation, task=decided.task, seed=run.config.seed).apply(table)
+    rows, evaluation = one_row_a_bag(table, predicted.name, decided), evaluated_as(run.config.evaluation, decided)
+    return fit_calibrator(rows, run.config.calibration, evaluation, task=decided.task, seed=run.config.seed).apply(table)
 
 
 def _of_single_models(predicted: Path) -> list[pd.DataFrame]:
@@ -183,13 +192,23 @@ def out_of_fold(tables: Mapping[str, pd.DataFrame], decided: Plan) -> dict[str, 
     return found if several and len(found) > 1 else {}
 
 
-def explain(run: Run, cached: Path, trained: Mapping[Member, Path], evaluated: Path, planned: Path) -> Path:
-    """The most confident errors of the test part as pictures, with Grad-CAM where the network allows it."""
+def explain(run: Run, inputs: Mapping[str, Path], trained: Mapping[Member, Path], evaluated: Path) -> Path:
+    """The most confident errors of the test part as pictures, with Grad-CAM where the network allows it; of the rung mil bags
+    with the attention in them.
+
+    inputs: folders of cache and plan and, with the rung mil, of audit and mil (its predictions).
+    """
     from medcnn.explanation import write_errors
 
     shown = representatives(trained)
+    cached, planned = inputs["cache"], inputs["plan"]
 
     def work(draft: Path) -> None:
+        if "mil" in inputs:
+            _write_bags(draft, inputs, run.config.report.n_errors)
+        if read_plan(planned / "plan.yaml").ladder.headline == "mil":  # its errors are bags
+            (draft / "errors.json").write_text("[]\n", encoding="utf-8")
+            return
         write_errors(
             draft,
             cached,
@@ -199,8 +218,18 @@ def explain(run: Run, cached: Path, trained: Mapping[Member, Path], evaluated: P
             run.config.report.n_errors,
         )
 
-    inputs = {"cache": cached, "evaluate": evaluated, **{f"fold{fold}": folder for fold, folder in shown.items()}}
-    return do_stage(run, "explain", work, settings={"n_errors": run.config.report.n_errors}, inputs=inputs)
+    read = {name: folder for name, folder in inputs.items() if name != "plan"}
+    read |= {"evaluate": evaluated, **{f"fold{fold}": folder for fold, folder in shown.items()}}
+    return do_stage(run, "explain", work, settings={"n_errors": run.config.report.n_errors}, inputs=read)
+
+
+def _write_bags(draft: Path, inputs: Mapping[str, Path], n_bags: int) -> None:
+    from medcnn.bag_pictures import write_bag_pictures
+    from medcnn.data.cache import open_cache
+
+    attention, predictions = (read_table(inputs["mil"] / name) for name in (ATTENTION_TABLE, "predictions.parquet"))
+    manifest, decided = read_table(inputs["audit"] / "manifest.parquet"), read_plan(inputs["plan"] / "plan.yaml")
+    write_bag_pictures(draft, open_cache(inputs["cache"]), manifest, predictions, attention, decided, n_bags)
 
 
 def report(run: Run, folders: Mapping[str, Path], trained: Mapping[Member, Path]) -> Path:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from medcnn.config import (
     AugmentConfig,
+    EvaluationConfig,
     ImageConfig,
     Imbalance,
     LadderConfig,
@@ -25,7 +26,7 @@ from medcnn.config import (
 from medcnn.config_file import explain_problems, read_yaml
 from medcnn.errors import InputError
 from medcnn.section import Fraction, Section
-from medcnn.tables import Task
+from medcnn.tables import Level, Task
 
 
 class SplitPlan(SplitConfig):
@@ -41,6 +42,7 @@ class ImagePlan(ImageConfig):
     size_px: Annotated[int, Field(ge=8, le=2048)]
     channels: Literal[1, 3]
     fit: Literal["pad", "crop", "stretch"]
+    stain: Literal["none", "macenko", "reinhard"] = "none"
 
 
 class AugmentPlan(AugmentConfig):
@@ -91,6 +93,7 @@ class LadderPlan(LadderConfig):
 
     rungs: tuple[Rung, ...] = ("main",)
     headline: Rung = "main"
+    bag: Literal["study", "patient"] = "patient"
     weights: Literal["equal", "fitted"] = "equal"
 
     @model_validator(mode="after")
@@ -104,6 +107,12 @@ class PredictionPlan(PredictionConfig):
     """How trained models are asked, decided."""
 
     engine: Literal["torch", "openvino"] = "torch"
+
+
+class EvaluationPlan(Section):
+    """At which levels numbers are taken, decided; the rest of the config's section evaluation is as it stands there."""
+
+    levels: Annotated[tuple[Level, ...], Field(min_length=1)] = ("image",)
 
 
 class Plan(Section):
@@ -124,6 +133,7 @@ class Plan(Section):
     simple_cnn: BaselinePlan | None = None
     ladder: LadderPlan = LadderPlan()
     prediction: PredictionPlan = PredictionPlan()
+    evaluation: EvaluationPlan = EvaluationPlan()
     reasons: dict[str, str]
 
     @model_validator(mode="after")
@@ -131,6 +141,11 @@ class Plan(Section):
         if "simple_cnn" in self.ladder.rungs and self.simple_cnn is None:
             raise ValueError("ladder.rungs names simple_cnn, so the plan needs a section simple_cnn; take the rung out, or give it one")
         return self
+
+
+def evaluated_as(config: EvaluationConfig, plan: Plan) -> EvaluationConfig:
+    """The config's section evaluation with the levels that the plan decided."""
+    return config.model_copy(update={"levels": plan.evaluation.levels})
 
 
 def read_plan(path: Path) -> Plan:

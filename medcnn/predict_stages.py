@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medcnn.artifact import COST_FILE
+from medcnn.bag_stages import predict_mil, write_attention
 from medcnn.config import Rung
 from medcnn.evaluation.baseline import predict_prevalence
 from medcnn.evaluation.ensemble import combine
@@ -18,7 +19,9 @@ from medcnn.evaluation.recalibration import log_odds_of
 from medcnn.members import MEMBER_TABLE, Member, plan_of, trained_rungs, write_members
 from medcnn.plan import Plan, read_plan
 from medcnn.runs import Run, do_stage
+from medcnn.stain_stages import found_stains, seen_images
 from medcnn.tables import PREDICTION_COLUMNS, read_table, write_table
+from medcnn.train_stages import features_of, read_by
 
 Inputs = Mapping[str, Path]  # audit, split, cache, plan: their folders
 
@@ -49,13 +52,15 @@ def _predict_rung(run: Run, rung: Rung, decided: Plan, inputs: Inputs, trained: 
         asked = {fold: _asked(manifest, split, decided, fold) for fold in {member.fold for member in trained}}
         tables = [_predict_member(run, member, folder, decided, inputs, asked[member.fold]) for member, folder in trained.items()]
         _write_predictions(draft, tables, list(trained), decided, started)
+        if rung == "mil":
+            write_attention(draft, tables)
 
     own = plan_of(decided, rung)
     settings: dict[str, Any] = {"rung": rung, "combine": decided.ladder.combine, "prediction": decided.prediction.model_dump(mode="json")}
     settings |= {"device": own.training.device, "precision": own.training.precision, "n_threads": own.training.n_threads}
     if decided.prediction.n_views > 1:
         settings["augment"] = decided.augment.model_dump(mode="json")
-    read = {name: inputs[name] for name in ("audit", "split", "cache")}
+    read = read_by(inputs, rung)
     return do_stage(
         run, "predict", work, settings=settings, inputs=read | {m.place: folder for m, folder in trained.items()}, place=f"predict/{rung}"
     )
@@ -67,12 +72,16 @@ def _predict_member(run: Run, member: Member, folder: Path, decided: Plan, input
     from medcnn.model.card import load_model
     from medcnn.model.predict import predict
 
+    if member.rung == "mil":
+        logits, probabilities, weights = predict_mil(folder, decided, inputs, features_of(inputs, member.fold), wanted)
+        return _predicted(wanted, logits, probabilities, decided).assign(seed=member.number, attention=weights)
     cached, plan = open_cache(inputs["cache"]), plan_of(decided, member.rung)
     model, card = load_model(folder)
+    images = seen_images(cached.images, card, found_stains(inputs) if card.stain_target else None)
     views = decided.prediction.n_views
     augmentation = build_augmentation(plan.augment, size_px=plan.image.size_px, channels=plan.image.channels) if views > 1 else None
     logits, probabilities = predict(
-        model, ViewedImages(cached.images, augmentation, decided.seed), cached.rows(wanted["image_id"]), card=card, views=views,
+        model, ViewedImages(images, augmentation, decided.seed), cached.rows(wanted["image_id"]), card=card, views=views,
         device=plan.training.device, precision=plan.training.precision, engine=decided.prediction.engine, n_threads=plan.training.n_threads,
         progress=run.progress,
     )  # fmt: skip
@@ -130,9 +139,10 @@ def _read_tables(inputs: Inputs) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _asked(manifest: pd.DataFrame, split: pd.DataFrame, decided: Plan, fold: int) -> pd.DataFrame:
     """The val and test rows of a fold with their labels, sorted by image."""
-    labels = manifest[["image_id", *(f"y_{label}" for label in decided.labels)]]
+    named = ["study_id"] if "study_id" in manifest else []
+    labels = manifest[["image_id", *named, *(f"y_{label}" for label in decided.labels)]]
     wanted = split[(split["fold"] == fold) & (split["part"] != "train")].sort_values("image_id")
-    return wanted[list(PREDICTION_COLUMNS)].merge(labels, on="image_id", validate="one_to_one")
+    return wanted[list(PREDICTION_COLUMNS)].merge(labels, on="image_id", validate="one_to_one")  # with study_id, where there is one
 
 
 def _of_fold(found: pd.DataFrame, wanted: pd.DataFrame, decided: Plan) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +162,8 @@ def _predicted(wanted: pd.DataFrame, logits: np.ndarray, probabilities: np.ndarr
 
 def _write_predictions(draft: Path, tables: Sequence[pd.DataFrame], members: Sequence[Member], decided: Plan, started: float) -> None:
     """`predictions.parquet`, the mean of the tables; `members.parquet`, the tables themselves; who they are, and what they cost."""
-    columns = [*PREDICTION_COLUMNS, *(f"{kind}_{label}" for label in decided.labels for kind in ("y", "logit", "p"))]
+    named = ["study_id"] if all("study_id" in table for table in tables) else []
+    columns = [*PREDICTION_COLUMNS, *named, *(f"{kind}_{label}" for label in decided.labels for kind in ("y", "logit", "p"))]
     mean = combine([table[columns] for table in tables], how=decided.ladder.combine, task=decided.task)
     write_table(mean[columns], draft / "predictions.parquet")
     if all("seed" in table for table in tables):

@@ -155,7 +155,7 @@ def _read_run(folder: Path) -> TestedModel:
         name=run.folder.name,
         table=check_predictions(read_table(evaluated / "predictions.parquet"), source=str(folder)),
         task=decided.task,
-        thresholds=calibrator.thresholds(calibrator.method, run.config.evaluation.levels[0]),
+        thresholds=calibrator.thresholds(calibrator.method, decided.evaluation.levels[0]),
         recalibration=calibrator.method,
         assessment=Assessment(records=records, curves=curves[curves["recalibration"] == calibrator.method]),
         facts=model_facts(trained, decided, predicted),

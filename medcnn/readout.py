@@ -23,7 +23,7 @@ from medcnn.evaluation.ladder import RungNumbers
 from medcnn.evaluation.selection import Selection
 from medcnn.members import Member, read_cost, read_members
 from medcnn.plan import Plan, read_plan
-from medcnn.report.facts import Energy, ErrorImage, OperatingPoint, RunFacts, RungFacts, SearchFacts
+from medcnn.report.facts import BagPicture, Energy, ErrorImage, OperatingPoint, RunFacts, RungFacts, SearchFacts
 from medcnn.runs import Run, read_ledger
 from medcnn.search import TRACE, value_of
 from medcnn.tables import Record, read_records, read_table, split_hash
@@ -53,9 +53,10 @@ def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[Member, Pa
         fingerprint=read_fingerprint(folders["fingerprint"] / "fingerprint.json"),
         split=split,
         counts=read_table(folders["split"] / "counts.csv"),
-        thresholds=stated_points(calibrator, run.config.evaluation.levels[0]),
+        thresholds=stated_points(calibrator, decided.evaluation.levels[0]),
         history=pd.concat([read_table(folder / "history.csv") for folder in trained.values()], ignore_index=True),
         errors=read_errors(folders["explain"]),
+        bags=read_bags(folders["explain"]),
         ledger=read_ledger(run.ledger),
         stamps=stamps,
         versions=versions(),
@@ -140,9 +141,9 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def cpu_seconds_of(members: Iterable[Member], trained: Mapping[Member, Path], featured: Path | None) -> float:
-    """CPU seconds of the models' training; of frozen ones also of the features, which are computed once for all of them."""
+    """CPU seconds of the models' training; of those on frozen features also of these, which are computed once for all of them."""
     members = list(members)
-    stamp = read_stamp(featured) if featured and any(member.rung == "frozen" for member in members) else None
+    stamp = read_stamp(featured) if featured and any(member.rung in {"frozen", "mil"} for member in members) else None
     return sum(read_cost(trained[member])["cpu_seconds"] for member in members) + (stamp.cpu_seconds if stamp else 0.0)
 
 
@@ -205,6 +206,13 @@ def read_errors(folder: Path) -> list[ErrorImage]:
         )
         for row in rows
     ]  # fmt: skip
+
+
+def read_bags(folder: Path) -> list[BagPicture]:
+    """The bags that the stage explain kept; none without the rung mil."""
+    path = folder / "bags.json"
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return [BagPicture(**{**row, **{name: (folder / row[name]).read_bytes() for name in ("picture", "second")}}) for row in rows]
 
 
 def versions() -> dict[str, str]:

@@ -65,8 +65,18 @@ ROOMS = {
     "cache": tuple(f"data/{name}" for name in PREPARING),
     "shortcuts": ("data", "evaluation"),
     "search": (
-        "search", "search_space", "trials", "train_stages", "stain_stages", "model", "data/augment", "data/policies", "data/stain", "data/mapped", *DEALING,
-    ),  # fmt: skip
+        "search",
+        "search_space",
+        "trials",
+        "train_stages",
+        "stain_stages",
+        "model",
+        "data/augment",
+        "data/policies",
+        "data/mapped",
+        "data/stain",
+        *DEALING,
+    ),
     "plan": ("plan", *(f"model/{name}" for name in PLANNING)),
     "stain": ("data/stain", "data/mapped", "stain_stages"),
     "features": ("model", "train_stages", "stain_stages", "data/stain", "data/mapped"),
@@ -89,7 +99,7 @@ ROOMS = {
     "calibrate": ("evaluation",),
     "evaluate": ("evaluation", "tables"),
     "ladder": ("evaluation", "model_stages"),
-    "explain": ("model/explain",),
+    "explain": ("model/explain", "bag_pictures", "explanation"),
     "report": ("report", "evaluation", "readout"),
 }
 

@@ -20,8 +20,9 @@ from medcnn.errors import InputError
 from medcnn.plan import Plan, SplitPlan, read_plan
 from medcnn.runs import ROOMS, Run, do_stage
 from medcnn.search_space import SECTIONS, Dimension, Value, nested, read_space, with_values
-from medcnn.tables import label_matrix, read_table
-from medcnn.train_stages import Inputs, fit_network, weights_digest
+from medcnn.stain_stages import trained_images
+from medcnn.tables import read_table
+from medcnn.train_stages import Inputs, cached_labels, fit_network, rows_of_parts, weights_digest
 from medcnn.trials import Trial, best_of, run_trials, trials_table
 
 JOURNAL = "search.journal"  # in the run's folder: it outlives a killed search, and one with fewer trials
@@ -74,9 +75,10 @@ def _try_settings(
         run.say(f"search: {note}")
     cached = open_cache(inputs["cache"])
     y, rows = _inner_targets(manifest, inner, cached, decided)
+    images = [trained_images(inputs, cached.images, decided, of_fold["train"])[0] for of_fold in rows]
 
     def score(values: Mapping[str, Value], fold: int) -> float:
-        return score_fold(replan(decided, found, run.config, machine, values), cached.images, y, rows[fold], seed=decided.seed + fold)
+        return score_fold(replan(decided, found, run.config, machine, values), images[fold], y, rows[fold], seed=decided.seed + fold)
 
     standing = {dimension.key: value_of(decided, dimension.key) for dimension in space}
     trials = run_trials(
@@ -127,11 +129,8 @@ def _inner_targets(
 ) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
     """Labels in cache order, float32 (N, n_labels), NaN outside the inner folds; for each fold the cache rows of its parts."""
     own = manifest[manifest["image_id"].isin(set(inner["image_id"]))]
-    y = np.full((len(cached), len(decided.labels)), np.nan, np.float32)
-    y[cached.rows(own["image_id"])] = label_matrix(own, decided.labels)
     folds = [of_fold for _, of_fold in inner.groupby("fold", sort=True)]
-    parts = ("train", "val", "test")
-    return y, [{part: np.sort(cached.rows(fold.loc[fold["part"] == part, "image_id"])) for part in parts} for fold in folds]
+    return cached_labels(cached, own, decided.labels), [rows_of_parts(cached, of_fold, ("train", "val", "test")) for of_fold in folds]
 
 
 def score_fold(decided: Plan, pixels: np.ndarray, y: np.ndarray, rows: Mapping[str, np.ndarray], *, seed: int) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,36 @@ import numpy as np
 import pandas as pd
 
 from medcnn.artifact import COST_FILE, file_digest, write_file
-from medcnn.config import Loss
+from medcnn.bag_stages import fit_mil
+from medcnn.config import Loss, Rung
 from medcnn.energy import metered
 from medcnn.executors import gather
 from medcnn.members import Member, plan_of, planned_members
 from medcnn.plan import Plan, read_plan
 from medcnn.progress import Progress, silent
 from medcnn.runs import Run, do_stage, reopen_run
+from medcnn.stain_stages import found_stains, seen_images, trained_images
 from medcnn.tables import label_matrix, read_table
 
 LEARNT_FROM = ("task", "labels", "seed", "image", "augment", "model", "training")  # sections of the plan that decide a model
 MUCH_WAITING = 0.3  # share of the time
-Inputs = Mapping[str, Path]  # audit, split, cache, plan, shortcuts and, for the rung frozen, features: their folders
+FEATURED = {"frozen", "mil"}  # rungs that learn from pretrained features
+Inputs = Mapping[str, Path]  # audit, split, cache, plan and, where the plan asks for them, stain and features: their folders
 
 
 def features(run: Run, inputs: Inputs) -> dict[str, Path]:
-    """Pretrained features of every image, once: `features.npy` float32 (N, D). Blank where no rung asks for them."""
+    """Pretrained features of every image, once: `features.npy` float32 (N, D). Blank where no rung asks for them.
+
+    With image.stain once for each fold (`fold0/features.npy` and so on), because the colours are those of its training rows.
+    """
     decided = plan_of(read_plan(inputs["plan"] / "plan.yaml"), "frozen")
-    if "frozen" not in decided.ladder.rungs:
+    if not FEATURED & {*decided.ladder.rungs}:
         return {}
+    if decided.image.stain == "none":
+        read, folds = {"cache": inputs["cache"]}, [-1]
+    else:
+        read = {name: inputs[name] for name in ("audit", "split", "cache", "stain")}
+        folds = sorted(int(fold) for fold in read_table(inputs["split"] / "split.parquet")["fold"].unique())
 
     def work(draft: Path) -> None:
         from medcnn.data.augment import AugmentedImages
@@ -39,15 +50,31 @@ def features(run: Run, inputs: Inputs) -> dict[str, Path]:
         check_pretrained(decided.model)
         cached = open_cache(inputs["cache"])
         model, signature = _fresh_model(decided, decided.seed, "cross_entropy")
-        write_features(
-            model, AugmentedImages(cached.images, None, decided.seed), len(cached), signature=signature, folder=draft,
-            device=decided.training.device, precision=decided.training.precision, engine=decided.prediction.engine,
-            n_threads=decided.training.n_threads, progress=run.progress,
-        )  # fmt: skip
+        for fold in folds:
+            place = draft if fold < 0 else draft / f"fold{fold}"
+            place.mkdir(exist_ok=True)
+            images = (
+                cached.images
+                if fold < 0
+                else trained_images(inputs, cached.images, decided, _targets(inputs, cached, decided, fold)[1]["train"])[0]
+            )
+            write_features(
+                model, AugmentedImages(images, None, decided.seed), len(cached), signature=signature, folder=place,
+                device=decided.training.device, precision=decided.training.precision, engine=decided.prediction.engine,
+                n_threads=decided.training.n_threads, progress=run.progress,
+            )  # fmt: skip
 
     settings = {name: decided.model_dump(mode="json")[name] for name in ("task", "labels", "seed", "image", "model")}
     settings |= {"weights": weights_digest(decided), "precision": decided.training.precision, "engine": decided.prediction.engine}
-    return {"features": do_stage(run, "features", work, settings=settings, inputs={"cache": inputs["cache"]})}
+    return {"features": do_stage(run, "features", work, settings=settings, inputs=read)}
+
+
+def features_of(inputs: Inputs, fold: int) -> np.ndarray:
+    """The features that a fold's models learn from and predict with, float32 (N, D)."""
+    from medcnn.model.features import open_features
+
+    own = inputs["features"] / f"fold{fold}"
+    return open_features(own if own.is_dir() else inputs["features"])
 
 
 def train(run: Run, inputs: Inputs) -> dict[Member, Path]:
@@ -78,8 +105,7 @@ def mix(run: Run, inputs: Inputs, trained: Mapping[Member, Path]) -> dict[Member
             "train",
             lambda draft, soup=soup, parts=parts: _mix_fold(soup, draft, decided, inputs, parts),  # type: ignore[misc]
             settings={"rung": "soup", "fold": fold},
-            inputs={member.place: folder for member, folder in parts.items()}
-            | {name: inputs[name] for name in ("audit", "split", "cache")},
+            inputs={member.place: folder for member, folder in parts.items()} | read_by(inputs, "soup"),
             place=soup.place,
         )
     return {**trained, **soups}
@@ -95,9 +121,10 @@ def _mix_fold(soup: Member, draft: Path, decided: Plan, inputs: Inputs, parts: M
 
     cached = open_cache(inputs["cache"])
     y, rows, _ = _targets(inputs, cached, decided, soup.fold)
-    source, val = AugmentedImages(cached.images, None, decided.seed), rows["val"]
     models = [load_model(folder) for folder in parts.values()]
     model, card = models[0]
+    images = seen_images(cached.images, card, found_stains(inputs) if card.stain_target else None)
+    source, val = AugmentedImages(images, None, decided.seed), rows["val"]
 
     def score(state: State) -> float:
         model.load_state_dict(state)
@@ -133,18 +160,23 @@ def _train_elsewhere(folder: Path, member: Member, inputs: Inputs) -> Path:
 def train_member(run: Run, member: Member, inputs: Inputs) -> Path:
     """Train one model, unless it is there; returns its folder."""
     decided = plan_of(read_plan(inputs["plan"] / "plan.yaml"), member.rung)
-    read = ("audit", "split", "cache", *(("features",) if member.rung == "frozen" else ()))
     settings = {name: decided.model_dump(mode="json")[name] for name in LEARNT_FROM}
     settings |= {"rung": member.rung, "fold": member.fold, "number": member.number, "weights": weights_digest(decided)}
-    fit = _fit_frozen if member.rung == "frozen" else _fit_network
+    fit = _fit_on_features if member.rung in FEATURED else _fit_network
     return do_stage(
         run,
         "train",
         lambda draft: fit(run, member, draft, decided, inputs),
         settings=settings,
-        inputs={name: inputs[name] for name in read},
+        inputs=read_by(inputs, member.rung),
         place=member.place,
     )
+
+
+def read_by(inputs: Inputs, rung: Rung) -> dict[str, Path]:
+    """The folders that a rung's models are made from."""
+    names = ("audit", "split", "cache", "stain", *(("features",) if rung in FEATURED else ()))
+    return {name: inputs[name] for name in names if name in inputs}
 
 
 def _fit_network(run: Run, member: Member, draft: Path, decided: Plan, inputs: Inputs) -> None:
@@ -155,19 +187,21 @@ def _fit_network(run: Run, member: Member, draft: Path, decided: Plan, inputs: I
     if is_saved(draft):  # it was stopped between the model and the stamp
         return remove_checkpoint(draft)
     with metered() as meter:
-        model, result = together(_fit_member, member, draft, decided, dict(inputs), run.progress)
+        model, result, target = together(_fit_member, member, draft, decided, dict(inputs), run.progress)
     run.say(f"{member.place}: {speed_words(result, decided.training.n_workers)}")
-    _save(draft, model, result, decided, member, watt_hours=meter.watt_hours)
+    _save(draft, model, result, decided, member, watt_hours=meter.watt_hours, stain_target=target)
     return remove_checkpoint(draft)  # only now: a kill before costs no epoch
 
 
-def _fit_member(member: Member, draft: Path, decided: Plan, inputs: Inputs, progress: Progress) -> tuple[Any, Any]:
+def _fit_member(member: Member, draft: Path, decided: Plan, inputs: Inputs, progress: Progress) -> tuple[Any, Any, tuple[float, ...]]:
     """What every process of torchrun does, each with its share of the images; checkpoints go into the draft."""
     from medcnn.data.cache import open_cache
 
     cached = open_cache(inputs["cache"])
     y, rows, _ = _targets(inputs, cached, decided, member.fold)
-    return fit_network(decided, cached.images, y, rows, seed=member.seed(decided), checkpoint_dir=draft, progress=progress)
+    images, target = trained_images(inputs, cached.images, decided, rows["train"])
+    model, result = fit_network(decided, images, y, rows, seed=member.seed(decided), checkpoint_dir=draft, progress=progress)
+    return model, result, target
 
 
 def fit_network(
@@ -196,18 +230,23 @@ def fit_network(
     return model, result
 
 
-def _fit_frozen(run: Run, member: Member, draft: Path, decided: Plan, inputs: Inputs) -> None:  # noqa: ARG001 - as _fit_network
+def _fit_on_features(run: Run, member: Member, draft: Path, decided: Plan, inputs: Inputs) -> None:  # noqa: ARG001 - as _fit_network
     from medcnn.data.cache import open_cache
-    from medcnn.model.features import open_features
     from medcnn.model.frozen import train_frozen
 
-    y, rows, patients = _targets(inputs, open_cache(inputs["cache"]), decided, member.fold)
+    cached = open_cache(inputs["cache"])
+    y, rows, patients = _targets(inputs, cached, decided, member.fold)
+    target = trained_images(inputs, cached.images, decided, rows["train"])[1]
     model, signature = _fresh_model(decided, decided.seed, "cross_entropy")
-    result = train_frozen(
-        model, open_features(inputs["features"]), y, rows_train=rows["train"], patients=patients, task=decided.task,
-        signature=signature, seed=member.seed(decided), n_threads=decided.training.n_threads,
-    )  # fmt: skip
-    _save(draft, model, result, decided, member)
+    found = features_of(inputs, member.fold)
+    if member.rung == "mil":
+        model, result = fit_mil(member, decided, inputs, (model, signature), found)
+    else:
+        result = train_frozen(
+            model, found, y, rows_train=rows["train"], patients=patients, task=decided.task,
+            signature=signature, seed=member.seed(decided), n_threads=decided.training.n_threads,
+        )  # fmt: skip
+    _save(draft, model, result, decided, member, stain_target=target)
 
 
 def _fresh_model(decided: Plan, seed: int, loss: Loss) -> tuple[Any, Any]:
@@ -232,27 +271,39 @@ def speed_words(result: Any, n_workers: int) -> str:
     return f"{speed}, bound by loading and augmenting images ({waited:.0%} of the time waiting for them): {more}"
 
 
-def _save(draft: Path, model: Any, result: Any, decided: Plan, member: Member, *, watt_hours: float | None = None) -> None:
+def _save(
+    draft: Path, model: Any, result: Any, decided: Plan, member: Member, *, stain_target: tuple[float, ...], watt_hours: float | None = None
+) -> None:
     from medcnn.model.card import make_card, save_cost, save_model
 
     seed = member.seed(decided)
     history = result.history.assign(rung=member.rung, fold=member.fold, seed=seed)
     write_file(draft / "history.csv", history.to_csv(index=False).encode())
     save_cost(draft, result, device=decided.training.device, watt_hours=watt_hours)
-    save_model(draft, model, make_card(decided, result, model, fold=member.fold, seed=seed))
+    save_model(draft, model, make_card(decided, result, model, fold=member.fold, seed=seed, stain_target=stain_target))
 
 
 def _targets(inputs: Inputs, cached: Any, decided: Plan, fold: int) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     """In cache order: labels float32 (N, n_labels), the rows of the fold's train and val parts, and patient codes int64 (N,)."""
     manifest, table = read_table(inputs["audit"] / "manifest.parquet"), read_table(inputs["split"] / "split.parquet")
     places = cached.rows(manifest["image_id"])
-    y = np.full((len(cached), len(decided.labels)), np.nan, np.float32)
-    y[places] = label_matrix(manifest, decided.labels)
+    y = cached_labels(cached, manifest, decided.labels)
     patients = np.full(len(cached), -1, np.int64)
     patients[places] = pd.factorize(manifest["patient_id"], sort=True)[0]
     of_fold = table[table["fold"] == fold]
-    rows = {part: np.sort(cached.rows(of_fold.loc[of_fold["part"] == part, "image_id"])) for part in ("train", "val")}
-    return y, rows, patients
+    return y, rows_of_parts(cached, of_fold, ("train", "val")), patients
+
+
+def cached_labels(cached: Any, manifest: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+    """Labels in the order of the cache, float32 (N, n_labels); NaN for images that the manifest lacks."""
+    y = np.full((len(cached), len(labels)), np.nan, np.float32)
+    y[cached.rows(manifest["image_id"])] = label_matrix(manifest, labels)
+    return y
+
+
+def rows_of_parts(cached: Any, of_fold: pd.DataFrame, parts: Sequence[str]) -> dict[str, np.ndarray]:
+    """part -> sorted rows of the cache, of one fold's rows of a split."""
+    return {part: np.sort(cached.rows(of_fold.loc[of_fold["part"] == part, "image_id"])) for part in parts}
 
 
 def weights_digest(decided: Plan) -> str:

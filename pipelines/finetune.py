@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from medcnn import cohort_stages, model_stages, predict_stages, train_stages
+from medcnn import cohort_stages, model_stages, predict_stages, stain_stages, train_stages
 from medcnn.config import Config
 from medcnn.config_file import read_config
 from medcnn.readout import audit_text, write_extras
@@ -31,16 +31,17 @@ def finetune(config: Config, out: Path | None = None, *, update: bool = False, q
     probed = cohort_stages.shortcuts(run, audited, dealt, cached, planned)
 
     inputs = {"audit": audited, "split": dealt, "cache": cached, "plan": planned}
+    inputs |= stain_stages.stain(run, inputs)
     featured = train_stages.features(run, inputs)
     trained = train_stages.train(run, inputs | featured)
     trained = train_stages.mix(run, inputs, trained)
-    predicted = predict_stages.predict(run, inputs, trained)
+    predicted = predict_stages.predict(run, inputs | featured, trained)
 
     headline = model_stages.headline(planned, predicted)
     calibrated = model_stages.calibrate(run, headline, planned)
     evaluated = model_stages.evaluate(run, audited, headline, calibrated, planned)
     climbed = model_stages.ladder(run, predicted, evaluated, planned)
-    explained = model_stages.explain(run, cached, trained, evaluated, planned)
+    explained = model_stages.explain(run, inputs | {rung: folder for rung, folder in predicted.items() if rung == "mil"}, trained, evaluated)
     folders = {
         "ingest": ingested, "audit": audited, "fingerprint": fingerprinted, "plan": planned, "split": dealt, "cache": cached, "shortcuts": probed,
         **featured, **{f"predict/{rung}": folder for rung, folder in predicted.items()}, "calibrate": calibrated, "evaluate": evaluated, "ladder": climbed, "explain": explained,

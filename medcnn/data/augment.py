@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from medcnn.data.mapped import by_place, from_place
 from medcnn.data.policies import POLICIES, Policy
 from medcnn.errors import InputError
 from medcnn.plan import AugmentPlan
@@ -280,17 +281,10 @@ class AugmentedImages:
         return self.augmentation.prepare(images, sample_seeds(self.seed, epoch, rows, shows))
 
     def __getstate__(self) -> dict[str, Any]:
-        """A mapped array travels to a spawned worker as its place on disk, not as its pixels."""
-        state: dict[str, Any] = dict(self.__dict__)
-        if isinstance(self.images, np.memmap):
-            state["images"] = (str(self.images.filename), self.images.dtype, self.images.offset, self.images.shape)
-        return state
+        return {**self.__dict__, "images": by_place(self.images)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if isinstance(state["images"], tuple):
-            path, dtype, offset, shape = state["images"]
-            state["images"] = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
-        self.__dict__.update(state)
+        self.__dict__.update({**state, "images": from_place(state["images"])})
 
 
 @dataclass(frozen=True)

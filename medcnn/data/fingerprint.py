@@ -45,7 +45,7 @@ def fingerprint(
         scanners=_counts(manifest, "scanner") or _counts(manifest, "manufacturer"),
         photometric=_counts(manifest, "photometric"),
         intensity=intensity_statistics(manifest, read, progress=progress) if read else {},
-        extra=_given_folds(manifest),
+        extra={**_given_folds(manifest), **_bags(manifest, y)},
     )
 
 
@@ -54,6 +54,22 @@ def _given_folds(manifest: pd.DataFrame) -> dict[str, int]:
     if "given_fold" not in manifest:
         return {"n_given_fold": 0}
     return {"n_given_fold": int(manifest["given_fold"].notna().sum()), "n_folds": int(manifest["given_fold"].nunique())}
+
+
+def _bags(manifest: pd.DataFrame, y: np.ndarray) -> dict[str, int]:
+    """Whether the images are tiles (they have a place), how many studies there are, and how many have images of different labels.
+
+    n_studies: 0 unless every image names its study; n_mixed_studies, n_mixed_patients: in some label both 0 and 1 are known.
+    """
+    found = {"tiled": int({"x", "y"} <= {*manifest.columns}), "n_studies": 0, "n_mixed_studies": 0}
+    columns = {"patients": ["patient_id"], "studies": ["patient_id", "study_id"]}
+    if "study_id" not in manifest or manifest["study_id"].isna().any():
+        del columns["studies"]
+    for unit, names in columns.items():
+        groups = pd.DataFrame(y).groupby([manifest[name].to_numpy() for name in names])
+        found[f"n_{unit}"] = groups.ngroups
+        found[f"n_mixed_{unit}"] = int((groups.max() > groups.min()).any(axis=1).sum())  # blank labels are skipped
+    return found
 
 
 def _resolve(task: Task | Auto, y: np.ndarray) -> Task:

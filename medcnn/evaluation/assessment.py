@@ -83,7 +83,7 @@ def assess(
         raise InputError(f"evaluation: no row has part test; the table has {sorted(set(predictions['part']))}")
     records: list[Record] = []
     curves: list[pd.DataFrame] = []
-    for level in config.levels:
+    for level in config.units:
         table = at_level(rows, level, config.aggregation, task)
         chosen = thresholds if isinstance(thresholds, Mapping) else thresholds_at(thresholds, level)
         job = _Job(rows, table, level, config, chosen, recalibration, task)
@@ -128,7 +128,7 @@ def _label_records(job: _Job, column: int, sample: Sample | None) -> Iterator[Re
     )
     yield from (place.record(measured, sample) for measured in measures.calibration_measures(sample, job.config))
     yield from (place.record(measured, sample) for measured in measures.threshold_measures(sample, job.config, points))
-    if job.level == job.config.levels[0]:
+    if job.level == job.config.units[0]:
         yield from _subgroup_records(job, column, place)
 
 

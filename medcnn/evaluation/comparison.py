@@ -77,7 +77,7 @@ def compare_models(tables: Mapping[str, pd.DataFrame], config: EvaluationConfig,
     """Every paired difference of `comparison.json`, for all pairs of models and each label.
 
     tables: model -> checked predictions table of its test rows; thresholds: model -> label -> operating points (a number,
-    or fold -> number), in the same order for each model. Comparisons are made at the first of config.levels. Per label:
+    or fold -> number), in the same order for each model. Comparisons are made at the first of config.units. Per label:
     AUROC (DeLong, or Obuchowski when patients repeat), non-inferiority when config.margin is set, sensitivity, specificity
     and accuracy at each operating point (McNemar), and by bootstrap Brier score, log-loss, average precision, calibration
     slope and, where both models share a threshold, net benefit. Of several labels also the macro AUROC, of several classes
@@ -87,7 +87,7 @@ def compare_models(tables: Mapping[str, pd.DataFrame], config: EvaluationConfig,
     tables = align_tables(tables)
     first = next(iter(tables.values()))
     task = infer_task(label_matrix(first, label_names(first)))
-    units = {name: at_level(table, config.levels[0], config.aggregation, task) for name, table in tables.items()}
+    units = {name: at_level(table, config.units[0], config.aggregation, task) for name, table in tables.items()}
     found: list[tuple[str, Comparison]] = []
     for column, label in enumerate(label_names(first)):
         contest = _contest(units, column, label)

@@ -76,7 +76,7 @@ def ladder_numbers(
     headline: str,
     members: Mapping[str, Sequence[pd.DataFrame]] | None = None,
 ) -> list[RungNumbers]:
-    """The numbers of each rung on its test rows, at the first of config.levels, in the order given.
+    """The numbers of each rung on its test rows, at the first of config.units, in the order given.
 
     rungs: name -> checked predictions table (`combine`); members: name -> the tables of its single models (seeds, folds, repeats).
     Intervals: of the AUROC DeLong's, or Obuchowski's when patients repeat, and of a macro AUROC the patient bootstrap (as in
@@ -88,7 +88,7 @@ def ladder_numbers(
         raise InputError(f"ladder: headline {headline!r} is none of the rungs {', '.join(rungs)}")
     tables = {name: _test_rows(table, name) for name, table in rungs.items()}
     tables = align_tables(tables) if len(tables) > 1 else tables
-    units = {name: at_level(table, config.levels[0], config.aggregation, task) for name, table in tables.items()}
+    units = {name: at_level(table, config.units[0], config.aggregation, task) for name, table in tables.items()}
     found: list[RungNumbers] = []
     for name, unit in units.items():
         previous = units[found[-1].rung] if found else None
@@ -96,7 +96,7 @@ def ladder_numbers(
         found.append(
             RungNumbers(
                 rung=name,
-                level=config.levels[0],
+                level=config.units[0],
                 auroc=_auroc(unit, patients, config),
                 **_scores(unit, patients, task),
                 to_previous=auroc_difference(unit, previous) if previous is not None else None,
@@ -186,7 +186,7 @@ def _spread(sets: Sequence[pd.DataFrame], config: EvaluationConfig, task: Task) 
     """None for fewer than two models, or where no AUROC is estimable."""
     if len(sets) < 2:
         return None
-    units = [at_level(table, config.levels[0], config.aggregation, task) for table in sets]
+    units = [at_level(table, config.units[0], config.aggregation, task) for table in sets]
     values: FloatArray = np.array([_macro(unit) for unit in units])
     if not np.isfinite(values).all():
         return None

@@ -133,7 +133,7 @@ def choose_operating_points(frame: pd.DataFrame, config: EvaluationConfig, *, ta
     chosen: list[OperatingPoint] = []
     for fold in np.unique(frame["fold"].to_numpy(dtype=np.int64)):
         rows = frame[frame["fold"] == fold]
-        for level in config.levels:
+        for level in config.units:
             table = at_level(rows, level, config.aggregation, task)
             chosen.extend(
                 _point(rule, table, column, level, int(fold)) for column in range(len(table.labels)) for rule in config.thresholds

@@ -49,7 +49,7 @@ def corrected_best(rungs: Mapping[str, pd.DataFrame], config: EvaluationConfig, 
     """Bootstrap bias-corrected cross-validation (Tsamardinos, Greasidou & Borboudakis 2018, doi:10.1007/s10994-018-5714-4).
 
     rungs: name -> checked table of out-of-fold predictions of the same images (the test rows of kfold, the val rows of
-    kfold_holdout; `combine` gives them). Taken at the first of config.levels. Patients are resampled config.n_bootstrap times;
+    kfold_holdout; `combine` gives them). Taken at the first of config.units. Patients are resampled config.n_bootstrap times;
     in each resample the rung with the lowest log-loss on the drawn patients is picked and its AUROC taken of the others.
     The corrected estimate is the mean of these, its limits their percentiles (wide, because a resample leaves out a third).
     Log-loss: of the true class, or the mean over labels and images whose label is known; probabilities of a wrong 0 or 1
@@ -57,7 +57,7 @@ def corrected_best(rungs: Mapping[str, pd.DataFrame], config: EvaluationConfig, 
     Raises InputError for fewer than two rungs, or rungs of different images, labels or truth.
     """
     tables = align_tables(rungs)
-    units = [at_level(table, config.levels[0], config.aggregation, task) for table in tables.values()]
+    units = [at_level(table, config.units[0], config.aggregation, task) for table in tables.values()]
     first = units[0]
     codes, n_patients = patient_codes(first.patient, len(first.y))
     losses, weights = _loss_sums(units, codes, n_patients, task)

@@ -13,6 +13,7 @@ import medcnn
 from medcnn.artifact import COST_FILE, write_file
 from medcnn.config_file import explain_problems
 from medcnn.errors import InputError
+from medcnn.model.attention import AttentionShape, BagNetwork
 from medcnn.model.backbones import build_model
 from medcnn.model.catalogue import count_multiply_adds, count_parameters
 from medcnn.model.devices import choose_device
@@ -29,13 +30,16 @@ class ModelCard(Signature):
 
     name, dropout: the network. labels: one per label; the outputs are softmax classes in this order, or for a binary
     task its negative and positive class. image: the one preprocessing its inputs need. initial_weights: what training
-    started from. n_multiply_adds: for one image. epochs: trained; chosen_epoch: whose weights these are (both from 1).
+    started from. n_multiply_adds: for one image. stain_target: the colours that image.stain brings an image to, named by
+    medcnn/data/stain.py; blank: none. attention: of the rung mil, what the network ends in. epochs: trained; chosen_epoch: whose weights these are (both from 1).
     """
 
     name: str
     dropout: float
     labels: tuple[str, ...]
     image: ImagePlan
+    stain_target: tuple[float, ...] = ()
+    attention: AttentionShape | None = None
     initial_weights: str
     n_parameters: int
     n_multiply_adds: int
@@ -56,7 +60,9 @@ class ModelCard(Signature):
         return self.image.channels
 
 
-def make_card(plan: Plan, result: TrainingResult, model: nn.Module, *, fold: int, seed: int) -> ModelCard:
+def make_card(
+    plan: Plan, result: TrainingResult, model: nn.Module, *, fold: int, seed: int, stain_target: tuple[float, ...] = ()
+) -> ModelCard:
     """The card of a model that was trained by `plan`."""
     return ModelCard(
         **result.signature.model_dump(),
@@ -64,6 +70,8 @@ def make_card(plan: Plan, result: TrainingResult, model: nn.Module, *, fold: int
         dropout=plan.model.dropout,
         labels=plan.labels,
         image=plan.image,
+        stain_target=stain_target,
+        attention=model.attention.shape if isinstance(model, BagNetwork) else None,
         initial_weights=describe_start(plan.model),
         n_parameters=count_parameters(model),
         n_multiply_adds=count_multiply_adds(model, channels=plan.image.channels, size_px=plan.image.size_px),
@@ -125,6 +133,8 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
     card = read_card(folder)
     plan = ModelPlan(name=card.name, pretrained=False, dropout=card.dropout, drop_path=0.0)
     model = build_model(plan, channels=card.channels, n_outputs=card.n_outputs, size_px=card.image.size_px)
+    if card.attention is not None:
+        model = BagNetwork.around(model, card.n_outputs, card.attention)
     state = read_state_dict(folder / WEIGHTS)
     try:
         model.load_state_dict(state)

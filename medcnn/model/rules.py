@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from medcnn.cohort import Fingerprint
 from medcnn.config import Config, Rung
-from medcnn.model import rules_image, rules_model, rules_split
+from medcnn.model import rules_bags, rules_image, rules_model, rules_split
 from medcnn.model.decisions import GIVEN, Decisions
 from medcnn.model.machine import Machine, Measured, inspect_machine
 from medcnn.model.recipe import check_recipe
 from medcnn.model.rules_checks import check_asked, check_ladder, check_split, check_training
 from medcnn.model.rules_split import Parts, expected_parts
 from medcnn.model.rules_training import Case, decide_training
-from medcnn.plan import AugmentPlan, BaselinePlan, ImagePlan, LadderPlan, ModelPlan, Plan, PredictionPlan, SplitPlan
+from medcnn.plan import AugmentPlan, BaselinePlan, EvaluationPlan, ImagePlan, LadderPlan, ModelPlan, Plan, PredictionPlan, SplitPlan
 
 __all__ = ["GIVEN", "Machine", "Measured", "inspect_machine", "machine_for", "make_plan"]
 
@@ -36,7 +36,8 @@ def make_plan(found: Fingerprint, config: Config, machine: Machine, measured: Ma
     split = _split(found, config, decisions)
     parts = expected_parts(found, split)
     model = _model(found, config, machine, decisions)
-    ladder = _ladder(config, model, parts, decisions)
+    ladder = _ladder(found, config, model, parts, decisions)
+    evaluation = _evaluation(found, config, model, ladder, decisions)
     case = Case(
         found=found, machine=machine, name=model.name, pretrained=model.pretrained, lora_rank=model.lora_rank, parts=parts,
         n_models=parts.n_trainings * ladder.n_seeds, measured=measured.get("main"),
@@ -59,6 +60,7 @@ def make_plan(found: Fingerprint, config: Config, machine: Machine, measured: Ma
         simple_cnn=_baseline(config, ladder, replace(case, measured=measured.get("simple_cnn")), decisions),
         ladder=ladder,
         prediction=PredictionPlan.model_validate(decisions.section("prediction", config.prediction.model_dump(), engine)),
+        evaluation=evaluation,
         reasons=decisions.reasons,
     )
 
@@ -101,15 +103,20 @@ def _image(found: Fingerprint, config: Config, machine: Machine, model: ModelPla
         "size_px": lambda: rules_image.size_px(found, machine, model.name, model.pretrained),
         "channels": lambda: rules_image.channels(found, model.pretrained),
         "fit": lambda: rules_image.fit(found),
+        "stain": lambda: rules_image.stain(config.modality),
     }
     return ImagePlan.model_validate(decisions.section("image", config.image.model_dump(), rules))
 
 
-def _ladder(config: Config, model: ModelPlan, parts: Parts, decisions: Decisions) -> LadderPlan:
+def _ladder(found: Fingerprint, config: Config, model: ModelPlan, parts: Parts, decisions: Decisions) -> LadderPlan:
     asked = config.ladder.model_dump()
+    of_slides = rules_bags.slide_rungs(found) if model.pretrained else None
     rungs = decisions.one(
-        "ladder.rungs", asked["rungs"], lambda: rules_model.rungs(model.name, pretrained=model.pretrained, n_seeds=config.ladder.n_seeds)
+        "ladder.rungs",
+        asked["rungs"],
+        lambda: of_slides or rules_model.rungs(model.name, pretrained=model.pretrained, n_seeds=config.ladder.n_seeds),
     )
+    bag = decisions.one("ladder.bag", asked["bag"], lambda: rules_bags.bag(found))
     headline = asked["headline"]
     if rungs:
         headline = decisions.one("ladder.headline", headline, lambda: rules_model.headline(rungs))
@@ -118,7 +125,13 @@ def _ladder(config: Config, model: ModelPlan, parts: Parts, decisions: Decisions
         tuple(rungs), headline, pretrained=model.pretrained, n_seeds=config.ladder.n_seeds, has_val=parts.n_val > 0,
         can_weigh=weights == "equal" or parts.n_to_fit > 0,
     )  # fmt: skip
-    return LadderPlan.model_validate({**asked, "rungs": rungs, "headline": headline, "weights": weights})
+    return LadderPlan.model_validate({**asked, "rungs": rungs, "headline": headline, "bag": bag, "weights": weights})
+
+
+def _evaluation(found: Fingerprint, config: Config, model: ModelPlan, ladder: LadderPlan, decisions: Decisions) -> EvaluationPlan:
+    levels = decisions.one("evaluation.levels", config.evaluation.levels, lambda: rules_bags.levels(found, ladder.rungs, ladder.bag))
+    rules_bags.check_bags(found, config, ladder.rungs, ladder.bag, model.pretrained, levels)
+    return EvaluationPlan(levels=levels)
 
 
 def _baseline(config: Config, ladder: LadderPlan, case: Case, decisions: Decisions) -> BaselinePlan | None:

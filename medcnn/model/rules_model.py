@@ -14,7 +14,7 @@ TRANSFORMERS = (
 )  # fmt: skip
 BIG = ("base", "large", "huge", "giant", "gigantic", "so400m")
 GPU_BACKBONE = "resnet50"
-TRAINED: tuple[Rung, ...] = ("frozen", "simple_cnn", "main")
+TRAINED: tuple[Rung, ...] = ("frozen", "mil", "simple_cnn", "main")
 FEWEST_TO_WEIGH = 50
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from medcnn.report.attention_blocks import attention_blocks
 from medcnn.report.blocks import Code, Details, Editable, Facts, Figures, Gallery, Heading, Picture, Row, Section, Table, Text
 from medcnn.report.charts import slug, training_charts
 from medcnn.report.cohort_sections import author
@@ -142,7 +143,9 @@ def _value(tree: Any, dotted: str) -> str:
 
 def errors_section(reading: Reading) -> Section:
     """The most confident errors, with where the model looked."""
-    errors = reading.facts.errors
+    errors, bags = reading.facts.errors, attention_blocks(reading.facts.bags)
+    if bags and not errors:
+        return Section("errors", "Errors and explainability", bags)
     if not errors:
         note = (
             "No images are shown."
@@ -163,7 +166,7 @@ def errors_section(reading: Reading) -> Section:
                 "note",
             )
         )
-    return Section("errors", "Errors and explainability", blocks, "The most confident errors: where the model was surest and wrong.")
+    return Section("errors", "Errors and explainability", [*blocks, *bags], "The most confident errors: where the model was surest and wrong.")
 
 
 def _affordable(errors: Sequence[ErrorImage]) -> Sequence[ErrorImage]:

@@ -50,10 +50,30 @@ class ErrorImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BagPicture:
+    """One bag of images (a slide, a study, a patient) that the rung mil predicted, and where its attention lay.
+
+    image_id: of the image with most attention. y: 0 or 1. p: probability. n_half: how many images hold half of the attention.
+    placed: the pictures, PNG bytes, are the mosaic of tiles and the attention over it; else images with most and with least.
+    """
+
+    image_id: str
+    label: str
+    y: float
+    p: float
+    wrong: bool
+    n_images: int
+    n_half: int
+    placed: bool
+    picture: bytes
+    second: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class RungFacts:
     """One rung of the ladder: what it is, what it predicts, what it cost. None: not known, or it has none.
 
-    name: as in the config (prevalence, shortcuts, frozen, simple_cnn, main, soup, ensemble). numbers: on the test rows.
+    name: as in the config (prevalence, shortcuts, frozen, mil, simple_cnn, main, soup, ensemble). numbers: on the test rows.
     model: name of the network. n_models: how many are asked for one prediction, over folds, seeds and rungs; n_parameters: of
     one of them. cpu_seconds, gpu_seconds: training of all of them, and of those that they are made of.
     images_per_second: predictions of one image by one model, per CPU second. weights: how an ensemble weighs its rungs.
@@ -128,6 +148,7 @@ class RunFacts:
     thresholds: Sequence[OperatingPoint] = ()
     history: pd.DataFrame | None = None
     errors: Sequence[ErrorImage] = ()
+    bags: Sequence[BagPicture] = ()
     ledger: Sequence[Mapping[str, Any]] = ()
     stamps: Sequence[Stamp] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

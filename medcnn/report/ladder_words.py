@@ -13,6 +13,7 @@ TITLES = {
     "prevalence": "Prevalence",
     "shortcuts": "Shortcuts",
     "frozen": "Frozen features",
+    "mil": "Attention over bags",
     "simple_cnn": "Small network",
     "main": "Main model",
     "soup": "Weight average",
@@ -22,6 +23,7 @@ WHAT = {
     "prevalence": "the share of the finding in the training part, for every image",
     "shortcuts": "logistic regression on traits of the file, borders, grey levels, a thumbnail and acquisition metadata, which hold little or no disease",
     "frozen": "logistic regression on the features of {model} as it was pretrained",
+    "mil": "gated attention over the features of {model} as it was pretrained, one prediction for all images of a slide, study or patient together",
     "simple_cnn": "{model}, trained from random weights",
     "main": "{model}, trained on these images",
     "soup": "one network: the average of the main models’ weights",
@@ -212,7 +214,7 @@ def _inner(rung: RungFacts) -> str:
 
 def _named(name: str) -> str:
     """A title within a sentence."""
-    return f"the {rung_title(name).lower()}" if name not in {"frozen", "shortcuts"} else rung_title(name).lower()
+    return f"the {rung_title(name).lower()}" if name not in {"frozen", "mil", "shortcuts"} else rung_title(name).lower()
 
 
 # ---------------------------------------------------------------- for a manuscript

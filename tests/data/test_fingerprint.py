@@ -59,7 +59,8 @@ def test_what_a_source_does_not_know_is_empty():
     found = fingerprint(manifest())
     assert found.sites == found.parts == {}
     assert found.n_bytes == found.extra["n_given_fold"] == 0
-    assert fingerprint(manifest(given_fold=[0, 1, None, 0, 1, 0])).extra == {"n_given_fold": 5, "n_folds": 2}
+    extra = fingerprint(manifest(given_fold=[0, 1, None, 0, 1, 0])).extra
+    assert (extra["n_given_fold"], extra["n_folds"], extra["n_studies"], extra["tiled"]) == (5, 2, 0, 0)
 
 
 def test_scanners_polarity_and_grey_values_are_those_of_the_images():

@@ -9,7 +9,7 @@ from medcnn.model.machine import Measured
 from medcnn.model.rules import GIVEN
 from medcnn.plan import plan_text
 
-SECTIONS = ("split", "image", "augment", "model", "training", "ladder", "prediction")
+SECTIONS = ("split", "image", "augment", "model", "training", "ladder", "prediction", "evaluation")
 
 
 @pytest.mark.parametrize("machine", [CPU, GPU])
