@@ -1,4 +1,4 @@
-"""What is wrong with a cohort, found before anything is trained: copies, conflicting labels, leaks between parts, classes too small.
+"""What is wrong with a cohort, found before anything is trained: copies, conflicting labels, leaks, classes too small, what cannot be, bad images.
 
 A finding of severity `error` stops the run unless the config accepts its kind, or excludes the images, with a reason.
 """
@@ -11,6 +11,7 @@ import pandas as pd
 
 from medcnn.cohort import Exclusion, Finding, Flow, Severity
 from medcnn.config_data import AuditConfig
+from medcnn.data import covariates, quality_findings
 from medcnn.data.copies import KEPT_FIRST, copy_findings, first_of
 from medcnn.data.formats import Unreadable
 from medcnn.data.labels import suggest
@@ -23,16 +24,38 @@ EXCLUDABLE = (
     "patient_across_parts",
     "duplicate",
     "near_duplicate",
+    *quality_findings.EXCLUDABLE,
 )  # in the order in which images leave
-OTHER_KINDS = ("unreadable", "left_out", "unlabelled", "missing_labels", "one_class", "small_class", "patient_in_two_classes")
+OTHER_KINDS = (
+    "unreadable",
+    "left_out",
+    "unlabelled",
+    "missing_labels",
+    "one_class",
+    "small_class",
+    "class_lacks_in_part",
+    "patient_in_two_classes",
+    *covariates.KINDS,
+    *(kind for kind in quality_findings.KINDS if kind not in quality_findings.EXCLUDABLE),
+)
 
 
-def audit(manifest: pd.DataFrame, config: AuditConfig, *, flow: Flow | None = None, split: pd.DataFrame | None = None) -> list[Finding]:
+def audit(
+    manifest: pd.DataFrame,
+    config: AuditConfig,
+    *,
+    flow: Flow | None = None,
+    split: pd.DataFrame | None = None,
+    traits: pd.DataFrame | None = None,
+    today: float | None = None,
+) -> list[Finding]:
     """Every finding, errors first.
 
     manifest: as ingest gives it. flow: adds what did not come in. split: image_id, part, fold; with it, leaks are looked
-    for between its parts, else between the manifest's given parts. Classes are counted without the images that the
-    config excludes. Raises InputError when the config names a kind that does not exist or gives no reason.
+    for between its parts, else between the manifest's given parts. traits: `traits.parquet` of ingest; None: image
+    quality is not looked at. today: days since 1970, beyond which a date is impossible; None: covariates are not looked at.
+    Classes are counted without the images that the config excludes.
+    Raises InputError when the config names a kind that does not exist or gives no reason.
     """
     _check_config(config)
     manifest = manifest.sort_values("image_id", kind="stable").reset_index(drop=True)
@@ -40,6 +63,10 @@ def audit(manifest: pd.DataFrame, config: AuditConfig, *, flow: Flow | None = No
     found += copy_findings(manifest, split)
     if split is None and "given_part" in manifest:
         found += _patients_across_parts(manifest)
+    if traits is not None:
+        found += quality_findings.quality_findings(manifest, traits)
+    if today is not None:
+        found += covariates.covariate_findings(manifest, today=today)
     kept = manifest[~manifest["image_id"].isin(_leaving(found, config))]
     found += _label_findings(kept, config)
     return sorted(found, key=lambda finding: get_args(Severity).index(finding.severity))
@@ -157,6 +184,7 @@ def _label_findings(manifest: pd.DataFrame, config: AuditConfig) -> list[Finding
     return [
         *_missing_labels(manifest, labels, y),
         *_class_sizes(manifest, labels, y, config),
+        *_classes_by_part(manifest, labels, y),
         *_patients_in_two_classes(manifest, y),
     ]
 
@@ -195,6 +223,35 @@ def _class_sizes(manifest: pd.DataFrame, labels: Sequence[str], y: np.ndarray, c
                     Finding(severity="error" if patients < 2 else "warning", kind="small_class", text=text, todo=todo, image_ids=images)
                 )
     return found
+
+
+def _classes_by_part(manifest: pd.DataFrame, labels: Sequence[str], y: np.ndarray) -> list[Finding]:
+    """Classes that lack in some of the given parts; an error for one that stands in a single part."""
+    parts = manifest["given_part"] if "given_part" in manifest else pd.Series(None, index=manifest.index, dtype=object)
+    known = [part for part in KEPT_FIRST if (parts == part).any()]
+    if len(known) < 2:
+        return []
+    one_hot = y.shape[1] > 1 and infer_task(y) == "multiclass"
+    lacking: dict[bool, list[str]] = {True: [], False: []}
+    for column, label in enumerate(labels):
+        for value in (1,) if one_hot else (0, 1):
+            where = [part for part in known if (y[(parts == part).to_numpy(), column] == value).any()]
+            if 0 < len(where) < len(known):
+                absent = " and ".join(part for part in known if part not in where)
+                lacking[len(where) == 1].append(
+                    f"{label if one_hot else f'{label} = {value}'} is in {' and '.join(where)}, not in {absent}"
+                )
+    todo = (
+        "What is not in train cannot be learnt, what is not in test cannot be tested, and a class in one part only makes the parts "
+        "different tasks. Deal the parts anew (split.scheme: holdout or kfold), or leave the class out."
+    )
+    return [
+        Finding(
+            severity="error" if alone else "warning", kind="class_lacks_in_part", text=f"By the given parts, {'; '.join(words)}.", todo=todo
+        )
+        for alone, words in lacking.items()
+        if words
+    ]
 
 
 def _patients_in_two_classes(manifest: pd.DataFrame, y: np.ndarray) -> list[Finding]:

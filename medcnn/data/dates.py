@@ -30,7 +30,8 @@ def as_days(values: pd.Series) -> pd.Series:
     else:
         text = pd.Series([None if is_blank(value) else _iso(str(value).strip()) for value in values], index=values.index, dtype=object)
     days = pd.to_datetime(text, errors="coerce", format="%Y-%m-%d")
-    return (days - pd.Timestamp(0)) / pd.Timedelta(days=1)
+    since: pd.Series = (days - pd.Timestamp(0)) / pd.Timedelta(days=1)
+    return since
 
 
 def _iso(text: str) -> str | None:

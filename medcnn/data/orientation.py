@@ -5,13 +5,13 @@ them that were turned (mirrored, inverted, cut) on purpose, and judges patients 
 have no common orientation (histology) the score does hardly better than chance, and its answers mean nothing: see Lie.skill.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from medcnn.data.quality import THUMBNAIL_PX
@@ -23,6 +23,7 @@ MAX_TRAINING_IMAGES = 2000
 PENALTY = 1e-3  # of the squared weights, beside the mean log-loss
 CUT_SHARES = (16, 26)  # of the thumbnail's 32: what is left of each side when an image is cut for the score to learn from
 CUT_PENALTY = 100.0
+CHUNK = 10_000  # images judged at a time
 LEAST_IMAGES = 50  # with fewer the score cannot learn what is usual
 
 Move = Callable[[np.ndarray], np.ndarray]
@@ -62,25 +63,35 @@ def judge_orientation(thumbnails: np.ndarray, patients: Sequence[str] | np.ndarr
         return {}
     n_folds = min(N_FOLDS, len(names))
     fold = (np.random.default_rng(seed).permutation(len(names)) % n_folds)[codes]
-    known = thumbnails.std(axis=(1, 2)) >= 1.0
-    x = _standardised(thumbnails)
-    found = {question: _answer(x, known, fold, moves, seed) for question, moves in QUESTIONS.items()}
-    return found | {"cropped": _cropped(thumbnails, x, known, fold, seed)}
+    known = np.concatenate([part.std(axis=(1, 2)) >= 1.0 for part in np.array_split(thumbnails, len(thumbnails) // CHUNK + 1)])
+    found = {question: _answer(thumbnails, known, fold, moves, seed) for question, moves in QUESTIONS.items()}
+    return found | {"cropped": _cropped(thumbnails, known, fold, seed)}
 
 
-def _answer(x: np.ndarray, known: np.ndarray, fold: np.ndarray, moves: Sequence[Move], seed: int) -> Lie:
-    ways = np.stack([x, *(move(x) for move in moves)], axis=1).reshape(len(x), len(moves) + 1, -1)
-    p, preferred = np.zeros(len(x)), np.zeros(len(x), bool)
+def _rounds(known: np.ndarray, fold: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, list[np.ndarray], np.random.Generator]]:
+    """For each fold: rows to learn from, rows to judge in chunks, and where chance comes from."""
     for number in range(fold.max() + 1):
-        training = np.flatnonzero((fold != number) & known)
-        asked = np.flatnonzero((fold == number) & known)
-        if not len(training) or not len(asked):
-            continue
-        drawn = np.random.default_rng([seed, number]).permutation(training)[:MAX_TRAINING_IMAGES]
-        scores = ways[asked] @ _weights(ways[drawn])
-        p[asked] = -np.expm1(log_softmax(scores, axis=1)[:, 0])
-        preferred[asked] = scores[:, 0] > scores[:, 1:].max(axis=1)
+        rng = np.random.default_rng([seed, number])
+        training, asked = (np.flatnonzero(chosen & known) for chosen in (fold != number, fold == number))
+        if len(training) and len(asked):
+            yield rng.permutation(training)[:MAX_TRAINING_IMAGES], np.array_split(asked, len(asked) // CHUNK + 1), rng
+
+
+def _answer(thumbnails: np.ndarray, known: np.ndarray, fold: np.ndarray, moves: Sequence[Move], seed: int) -> Lie:
+    p, preferred = np.zeros(len(known)), np.zeros(len(known), bool)
+    for training, chunks, _ in _rounds(known, fold, seed):
+        weights = _weights(_ways(thumbnails[training], moves))
+        for rows in chunks:
+            scores = _ways(thumbnails[rows], moves) @ weights
+            p[rows] = -np.expm1(log_softmax(scores, axis=1)[:, 0])
+            preferred[rows] = scores[:, 0] > scores[:, 1:].max(axis=1)
     return Lie(p, float(preferred[known].mean()) if known.any() else 0.0)
+
+
+def _ways(thumbnails: np.ndarray, moves: Sequence[Move]) -> np.ndarray:
+    """float64 (n, 1 + n_moves, 256): each image as it came, and moved."""
+    x = _standardised(thumbnails)
+    return np.stack([x, *(move(x) for move in moves)], axis=1).reshape(len(x), len(moves) + 1, -1)
 
 
 def _weights(ways: np.ndarray) -> np.ndarray:
@@ -97,21 +108,21 @@ def _weights(ways: np.ndarray) -> np.ndarray:
     return np.asarray(found.x)
 
 
-def _cropped(thumbnails: np.ndarray, x: np.ndarray, known: np.ndarray, fold: np.ndarray, seed: int) -> Lie:
-    p, preferred = np.zeros(len(x)), np.zeros(len(x), bool)
-    for number in range(fold.max() + 1):
-        rng = np.random.default_rng([seed, number])
-        training, asked = (rng.permutation(np.flatnonzero(chosen & known)) for chosen in (fold != number, fold == number))
-        training = training[:MAX_TRAINING_IMAGES]
-        if not len(training) or not len(asked):
-            continue
-        whole, cut = (x[training].reshape(len(training), -1), _cut(thumbnails[training], rng))
+def _cropped(thumbnails: np.ndarray, known: np.ndarray, fold: np.ndarray, seed: int) -> Lie:
+    p, preferred = np.zeros(len(known)), np.zeros(len(known), bool)
+    for training, chunks, rng in _rounds(known, fold, seed):
+        whole, cut = _flat(_standardised(thumbnails[training])), _cut(thumbnails[training], rng)
         model = LogisticRegression(C=1 / CUT_PENALTY, solver="lbfgs", max_iter=300)
         model.fit(np.concatenate([whole, cut]), np.repeat([0, 1], len(training)))
-        score = model.decision_function(x[asked].reshape(len(asked), -1))
-        p[asked] = 1 / (1 + np.exp(-score))
-        preferred[asked] = score < model.decision_function(_cut(thumbnails[asked], rng))
+        for rows in chunks:
+            score = model.decision_function(_flat(_standardised(thumbnails[rows])))
+            p[rows] = expit(score)
+            preferred[rows] = score < model.decision_function(_cut(thumbnails[rows], rng))
     return Lie(p, float(preferred[known].mean()) if known.any() else 0.0)
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1)
 
 
 def _cut(thumbnails: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -120,7 +131,7 @@ def _cut(thumbnails: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     corners = rng.integers(0, THUMBNAIL_PX + 1 - sides[:, None], (len(thumbnails), 2))
     windows = [image[y : y + side, x : x + side] for image, side, (y, x) in zip(thumbnails, sides, corners, strict=True)]
     small = [cv2.resize(window.astype(np.float32), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA) for window in windows]
-    return _scaled(np.stack(small).astype(np.float64)).reshape(len(thumbnails), -1)
+    return _flat(_scaled(np.stack(small).astype(np.float64)))
 
 
 def _standardised(thumbnails: np.ndarray) -> np.ndarray:

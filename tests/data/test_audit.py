@@ -12,6 +12,7 @@ from medcnn.config_file import read_config
 from medcnn.data.audit import audit, exclude, require_sound
 from medcnn.data.digests import perceptual_hash
 from medcnn.data.ingest import ingest
+from medcnn.data.quality import quality_of
 from medcnn.errors import InputError
 from medcnn.tables import SPLIT_COLUMNS
 
@@ -304,3 +305,50 @@ def test_covid_cxr_has_21_patients_in_two_classes() -> None:
     findings = found(manifest, config.audit)
     assert findings["patient_in_two_classes"].text.startswith("21 of 764")
     require_sound(list(findings.values()), config.audit)
+
+
+# ---------------------------------------------------------------- what cannot be, bad images, classes by part
+
+
+def test_covariates_are_looked_at_when_the_day_is_known() -> None:
+    manifest = cohort().assign(age=[412.0] + [40.0] * 59)
+    assert found(manifest) == {}
+    assert found(manifest, today=20_000.0)["impossible_age"].image_ids == ("image000",)
+
+
+def test_blank_images_stop_the_run_until_they_are_excluded() -> None:
+    manifest = cohort(6).assign(height=64, width=64)
+    traits = pd.DataFrame([{"image_id": name, **quality_of(np.full((64, 64), 9, np.uint8))} for name in manifest["image_id"]])
+    textured = quality_of(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
+    traits.loc[1:, list(textured)] = pd.DataFrame([textured] * 5, index=traits.index[1:])
+    findings = audit(manifest, AuditConfig(min_class_patients=1), traits=traits)
+    with pytest.raises(InputError, match="blank_image: 1 of 6 images is blank"):
+        require_sound(findings, NOTHING)
+    config = AuditConfig(exclude={"blank_image": "the shutter stayed closed"}, min_class_patients=1)
+    require_sound(audit(manifest, config, traits=traits), config)
+    kept, exclusions = exclude(manifest, findings, config)
+    assert [item.where for item in exclusions] == ["image000"]
+    assert len(kept) == 5
+
+
+def test_a_class_in_one_part_only_is_an_error() -> None:
+    manifest = with_parts(cohort(labels=3))
+    manifest.loc[manifest["given_part"] != "train", ["y_0", "y_1", "y_2"]] = [0.0, 1.0, 0.0]
+    finding = audit(manifest, NOTHING)[0]
+    assert (finding.severity, finding.kind) == ("error", "class_lacks_in_part")
+    assert "0 is in train, not in test and val; 2 is in train, not in test and val" in finding.text
+    require_sound([finding], AuditConfig(accept={"class_lacks_in_part": "the test part asks for one class only"}))
+
+
+def test_a_class_that_lacks_in_one_of_three_parts_is_a_warning() -> None:
+    manifest = with_parts(cohort())
+    manifest.loc[manifest["given_part"] == "val", "y_0"] = 1.0
+    finding = found(manifest)["class_lacks_in_part"]
+    assert finding.severity == "warning"
+    assert "0 = 0 is in test and train, not in val" in finding.text
+
+
+def test_missing_labels_are_no_class() -> None:
+    manifest = with_parts(cohort())
+    manifest.loc[manifest["given_part"] == "val", "y_0"] = np.nan
+    assert found(manifest)["class_lacks_in_part"].text.count("not in val") == 2
