@@ -24,6 +24,7 @@ from benchmarks.ablations_tasks import Bench, describe, make_benches
 from medcnn.data.augment import AugmentedImages, build_augmentation
 from medcnn.model.backbones import build_model, normalisation
 from medcnn.model.losses import log_loss
+from medcnn.model.plain_norm import take_plain_statistics
 from medcnn.model.predict import predict
 from medcnn.model.signature import Signature, count_outputs
 from medcnn.model.soup import greedy_soup
@@ -184,23 +185,12 @@ def asking_row(bench: Bench, option: Option, seed: int, store: Store) -> None:
     started = time.process_time()
     model, signature = _kept(bench, option.against, seed, store)
     if option.refresh:
-        refresh(model, signature, bench)
+        take_plain_statistics(
+            model, AugmentedImages(bench.images, None, 0), bench.pool, signature=signature, device=torch.device("cpu"), precision="float32",
+            batch_size=bench.training.batch_size,
+        )  # fmt: skip
     probabilities = _asked(bench, model, signature, views=max(1, option.views))
     store.add(bench, option, seed, probabilities, {"cpu_seconds": round(time.process_time() - started, 1)})
-
-
-@torch.no_grad()
-def refresh(model: torch.nn.Module, signature: Signature, bench: Bench) -> None:
-    """Replace batch norm's statistics by their mean over batches of the training images, which are not augmented."""
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
-        norm.train()
-    order = np.random.default_rng(0).permutation(bench.pool)
-    for rows in np.array_split(order, len(order) // bench.training.batch_size):
-        model(signature.inputs(torch.from_numpy(bench.images[np.sort(rows)]), torch.device("cpu")))
-    model.eval()
 
 
 def mixture_row(bench: Bench, option: Option, store: Store) -> None:
