@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medcnn.artifact import COST_FILE
+from medcnn.artifact import COST_FILE, read_stamp
 from medcnn.bag_stages import predict_mil, write_attention
 from medcnn.config import Rung
 from medcnn.evaluation.baseline import predict_prevalence
@@ -51,6 +51,8 @@ def _predict_rung(run: Run, rung: Rung, decided: Plan, inputs: Inputs, trained: 
         manifest, split = _read_tables(inputs)
         asked = {fold: _asked(manifest, split, decided, fold) for fold in {member.fold for member in trained}}
         tables = [_predict_member(run, member, folder, decided, inputs, asked[member.fold]) for member, folder in trained.items()]
+        if _is_looked(rung, decided):
+            started -= _seconds_of_looking(inputs, sum(len(table) for table in tables))
         _write_predictions(draft, tables, list(trained), decided, started)
         if rung == "mil":
             write_attention(draft, tables)
@@ -70,13 +72,16 @@ def _predict_member(run: Run, member: Member, folder: Path, decided: Plan, input
     from medcnn.data.augment import ViewedImages, build_augmentation
     from medcnn.data.cache import open_cache
     from medcnn.model.card import load_model
-    from medcnn.model.predict import predict
+    from medcnn.model.predict import predict, predict_from_features
 
     if member.rung == "mil":
         logits, probabilities, weights = predict_mil(folder, decided, inputs, features_of(inputs, member.fold), wanted)
         return _predicted(wanted, logits, probabilities, decided).assign(seed=member.number, attention=weights)
     cached, plan = open_cache(inputs["cache"]), plan_of(decided, member.rung)
     model, card = load_model(folder)
+    if _is_looked(member.rung, decided):
+        logits, probabilities = predict_from_features(model, features_of(inputs, member.fold), cached.rows(wanted["image_id"]), card=card)
+        return _predicted(wanted, logits, probabilities, decided).assign(seed=member.number)
     images = seen_images(cached.images, card, found_stains(inputs) if card.stain_target else None)
     views = decided.prediction.n_views
     augmentation = build_augmentation(plan.augment, size_px=plan.image.size_px, channels=plan.image.channels) if views > 1 else None
@@ -86,6 +91,18 @@ def _predict_member(run: Run, member: Member, folder: Path, decided: Plan, input
         progress=run.progress,
     )  # fmt: skip
     return _predicted(wanted, logits, probabilities, decided).assign(seed=member.number)
+
+
+def _is_looked(rung: Rung, decided: Plan) -> bool:
+    """Whether the backbone has seen all that is asked of it when its features were written: plain images."""
+    return rung == "mil" or (rung == "frozen" and decided.prediction.n_views == 1)
+
+
+def _seconds_of_looking(inputs: Inputs, n_images: int) -> float:
+    """CPU seconds of the backbone's pass over so many images, which predicting an image that comes new would need too."""
+    stamp = read_stamp(inputs["features"])
+    n_looked = sum(np.load(file, mmap_mode="r").shape[0] for file in inputs["features"].rglob("features.npy"))
+    return n_images * stamp.cpu_seconds / n_looked if stamp is not None else 0.0
 
 
 def _predict_without_network(run: Run, rung: Rung, decided: Plan, inputs: Inputs) -> Path:
