@@ -29,7 +29,7 @@ class LookAlikes:
 
 
 def look_alikes(thumbnails: Sequence[bytes | None], *, least: float = SAME_PICTURE, seed: int = 0) -> LookAlikes:
-    """Pairs of images that score `least` or more. thumbnails: 1,024 bytes an image (resemblance.thumbnail_of); None: it has no pairs.
+    """Pairs of images that score `least` or more. thumbnails: 1,024 bytes an image (resemblance.likeness_of); None: it has no pairs.
 
     Pairs whose signatures lie close are found by a forest of trees, in time n log n, and each is then compared pixel by pixel. Which
     pairs are found can depend on `seed`, and on the order of images, where copies are hardly alike; not their scores.

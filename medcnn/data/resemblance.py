@@ -17,8 +17,8 @@ _STEPS = ((SIDE // 2, 3), (SIDE, 3))  # (side in pixels, steps of alignment)
 _FLAT = 2.0  # grey levels of 256 (of 10 bits where there are more): a picture that varies less (standard deviation) has nothing to compare
 
 
-def thumbnail_of(pixels: np.ndarray, bit_depth: int = 8) -> Mapping[str, bytes | None]:
-    """`thumbnail`: the picture squeezed to 32 x 32 grey values, row by row, stretched to 0-255; None for a picture of almost one shade.
+def likeness_of(pixels: np.ndarray, bit_depth: int = 8) -> Mapping[str, bytes | None]:
+    """`likeness`: the picture squeezed to 32 x 32 grey values, row by row, stretched to 0-255; None for a picture of almost one shade.
 
     pixels: uint8 or uint16, (H, W) or (H, W, 3) RGB. bit_depth: of the stored values.
     """
@@ -31,10 +31,10 @@ def thumbnail_of(pixels: np.ndarray, bit_depth: int = 8) -> Mapping[str, bytes |
     is_small = min(grey.shape) < fine
     small = cv2.resize(grey, (fine, fine), interpolation=cv2.INTER_LINEAR if is_small else cv2.INTER_AREA).astype(np.float32)
     if small.std() < _FLAT * 2.0 ** (min(max(bit_depth, 8), 10) - 8):
-        return {"thumbnail": None}
+        return {"likeness": None}
     small = cv2.resize(cv2.GaussianBlur(small, (0, 0), 1.0), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     low, high = float(small.min()), float(small.max())
-    return {"thumbnail": np.rint((small - low) * (255 / (high - low))).astype(np.uint8).tobytes()}
+    return {"likeness": np.rint((small - low) * (255 / (high - low))).astype(np.uint8).tobytes()}
 
 
 def turn(pictures: np.ndarray, turns: np.ndarray | int) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 
 from medcnn.data.quality import quality_of
-from medcnn.data.resemblance import thumbnail_of
+from medcnn.data.resemblance import likeness_of
 
 Cell: TypeAlias = str | int | float | bool | bytes | None
 Measure = Callable[[np.ndarray, int], Mapping[str, Cell]]
@@ -14,7 +14,7 @@ Measure = Callable[[np.ndarray, int], Mapping[str, Cell]]
 # and returns the same keys for every image: text, numbers, bytes or None. It must neither change the pixels nor raise for an odd
 # picture (1 x 1, one shade); it runs in several threads at once. A column's values are of one kind in all images.
 MEASURES: tuple[Measure, ...] = (
-    thumbnail_of,
+    likeness_of,
     quality_of,
 )
 
