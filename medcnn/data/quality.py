@@ -5,6 +5,8 @@ Nothing is judged here: quality_findings.py compares the images of a cohort with
 
 import cv2
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from medcnn.errors import InputError
 
@@ -19,10 +21,12 @@ COLUMNS = (*MEASURES, "thumbnail")
 WINDOW = (0.005, 0.995)  # of 16-bit samples, as images.to_uint8 does
 FLAT_LINE_SD = 2.0  # grey levels: a row or column at the edge that varies less belongs to a frame
 LEAST_TEXT_PX = 128  # a smaller picture has no room for letters that could be told
-STROKE_PX, STROKE_CONTRASTS = 9, (60, 30)  # letters: thinner than this at 512 px, and as many grey levels off what is around them
+STROKE_PX, STROKE_CONTRASTS = 9, (30, 60)  # letters: thinner than this at 512 px, and as many grey levels off what is around them
 LETTER_HEIGHT_PX = (5, 40)
 LETTERS_IN_A_ROW = 3
 MOST_GAP = 1.5  # between letters, in letter heights
+# Beyond either, an image is texture all over (histology: 15 to 70% thin strokes, X-rays with text: under 6%), or a page of text.
+MOST_MARKS, TEXTURE_SHARE = 150, 0.1
 
 
 def quality_of(pixels: np.ndarray, bit_depth: int = 16) -> dict[str, float | bytes]:
@@ -35,7 +39,7 @@ def quality_of(pixels: np.ndarray, bit_depth: int = 16) -> dict[str, float | byt
     Laplacian over that of the grey values, at a longer side of 256 and 512 px (Pech-Pacheco 2000,
     doi:10.1109/ICPR.2000.903548). noise: standard deviation by Immerkaer 1996 (doi:10.1006/cviu.1996.0060). frame_share:
     area of even rows and columns at the edges. colour: mean difference of the largest and smallest channel. letters:
-    how many marks stand in rows of at least three like letters of one size; 0 below 128 px.
+    how many marks stand in rows of at least three like letters of one size; 0 below 128 px, 150 for texture.
     Raises InputError for any other dtype or shape.
     """
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in {2, 3} or pixels.size == 0:
@@ -175,7 +179,10 @@ def count_letters(grey: np.ndarray) -> int:
         standing_out = cv2.morphologyEx(grey, operation, kernel)
         for contrast in STROKE_CONTRASTS:
             strokes = cv2.threshold(standing_out, contrast, 1, cv2.THRESH_BINARY)[1]
-            if cv2.countNonZero(strokes) < LETTERS_IN_A_ROW * LETTER_HEIGHT_PX[0]:
+            n_strokes = cv2.countNonZero(strokes)
+            if n_strokes > TEXTURE_SHARE * grey.size:
+                return MOST_MARKS
+            if n_strokes < LETTERS_IN_A_ROW * LETTER_HEIGHT_PX[0]:
                 continue
             outlines = cv2.findContours(strokes, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
             best = max(best, _in_rows(np.array([cv2.boundingRect(outline) for outline in outlines])))
@@ -183,28 +190,17 @@ def count_letters(grey: np.ndarray) -> int:
 
 
 def _in_rows(boxes: np.ndarray) -> int:
-    """How many of the boxes stand in rows; int (n, 4): x, y, width, height."""
+    """How many of the boxes stand in rows; int (n, 4): x, y, width, height. A neighbour is near, on the base line, of one height."""
     width, height = boxes[:, 2], boxes[:, 3]
-    like = (height >= LETTER_HEIGHT_PX[0]) & (height <= LETTER_HEIGHT_PX[1]) & (width <= 1.5 * height)
-    boxes = boxes[like]
-    boxes = boxes[np.argsort(boxes[:, 0], kind="stable")]
-    taken: set[int] = set()
-    for first in range(len(boxes)):
-        row = [] if first in taken else _row_from(boxes, first)
-        if len(row) >= LETTERS_IN_A_ROW:
-            taken.update(row)
-    return len(taken)
-
-
-def _row_from(boxes: np.ndarray, first: int) -> list[int]:
-    """Boxes, sorted by x, that follow `first` to the right: near, on its base line, of its height."""
-    row = [first]
-    for other in range(first + 1, len(boxes)):
-        x, y, width, height = boxes[row[-1]]
-        gap = boxes[other, 0] - x - width
-        if gap > MOST_GAP * height:
-            break
-        on_line = abs(boxes[other, 1] + boxes[other, 3] - y - height) <= max(2, height // 5)
-        if gap >= -1 and on_line and 0.7 <= boxes[other, 3] / height <= 1 / 0.7:
-            row.append(other)
-    return row
+    boxes = boxes[(height >= LETTER_HEIGHT_PX[0]) & (height <= LETTER_HEIGHT_PX[1]) & (width <= 1.5 * height)]
+    if not LETTERS_IN_A_ROW <= len(boxes) <= MOST_MARKS:
+        return MOST_MARKS if len(boxes) > MOST_MARKS else 0
+    left, top, width, height = boxes.T
+    gap = left[None, :] - (left + width)[:, None]
+    off_line = np.abs((top + height)[None, :] - (top + height)[:, None])
+    ratio = height[None, :] / height[:, None]
+    tall = height[:, None]
+    follows = (gap >= -1) & (gap <= MOST_GAP * tall) & (off_line <= np.maximum(2, tall // 5)) & (ratio >= 0.7) & (ratio <= 1 / 0.7)
+    row = connected_components(csr_array(follows), directed=False)[1]
+    sizes = np.bincount(row)
+    return int(sizes[sizes >= LETTERS_IN_A_ROW].sum())
