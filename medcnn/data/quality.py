@@ -47,7 +47,7 @@ def quality_of(pixels: np.ndarray, bit_depth: int = 16) -> dict[str, float | byt
     if pixels.ndim == 3 and pixels.shape[2] not in {1, 3}:
         raise InputError(f"pixels: expected 1 or 3 channels, got shape {pixels.shape}")
     thinned = _thinned(pixels)
-    stored_sd = float(thinned.std())
+    stored_sd = _sd(thinned.reshape(-1, 1))  # all channels together
     window = _window(thinned, bit_depth)
     shades, small = _eight_bit(thinned, window), _eight_bit(_shrunk(pixels, LOOKED_AT_PX), window)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 else small
@@ -105,7 +105,7 @@ def _eight_bit(pixels: np.ndarray, window: tuple[float, float]) -> np.ndarray:
 
 
 def _levels(grey: np.ndarray) -> dict[str, float]:
-    shares = np.bincount(grey.ravel(), minlength=256) / grey.size
+    shares = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel().astype(np.float64) / grey.size
     levels, cumulative = np.arange(256), shares.cumsum()
     mean = float(shares @ levels)
     mode = int(shares.argmax())
