@@ -204,7 +204,9 @@ def steps_of(record: dict[str, Cell]) -> str:
 
 def summary_of(rows: list[Row]) -> str:
     good = [row for row in rows if row.outcome == "in"]
-    lines = [f"{len(rows)} files: {len(good)} read, {len(rows) - len(good)} refused ({counted(row.outcome for row in rows if row.outcome != 'in')})."]
+    lines = [
+        f"{len(rows)} files: {len(good)} read, {len(rows) - len(good)} refused ({counted(row.outcome for row in rows if row.outcome != 'in')})."
+    ]
     lines.append(f"Decoders: {counted(str(row.record['decoder']) for row in good)}.")
     for oracle in ("dcmtk", "gdcm", "twin"):
         said = [str(getattr(row, oracle)).rpartition(": ")[2] if oracle == "twin" else str(getattr(row, oracle)) for row in good]

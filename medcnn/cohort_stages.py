@@ -63,7 +63,8 @@ def audit(run: Run, ingested: Path) -> Path:
     def work(draft: Path) -> None:
         manifest = read_table(ingested / "manifest.parquet")
         traits, today = read_table(ingested / "traits.parquet"), float(time.time() // SECONDS_PER_DAY)
-        findings = audit(manifest, run.config.audit, flow=read_flow(ingested / "flow.json"), traits=traits, today=today)
+        flow, pixels = read_flow(ingested / "flow.json"), read_table(ingested / "pixels.parquet")
+        findings = audit(manifest, run.config.audit, flow=flow, traits=traits, pixels=pixels, today=today)
         kept, exclusions = exclude(manifest, findings, run.config.audit)
         write_json(findings, draft / "findings.json")
         (draft / "excluded.json").write_text(json.dumps([dataclasses.asdict(item) for item in exclusions], indent=1) + "\n")

@@ -143,6 +143,10 @@ class DataConfig(Section):
         description="dicom: masked: every folder and file name below path is replaced by a pseudonym in all outputs (medcnn.data.pseudonyms.find_file finds the file); shown: only names that hold a UID or an identity",
     )
     slides: SlidesConfig = SlidesConfig()
+    find_text: bool = Field(
+        False,
+        description="Read every image with OCR (extra ocr, about half a CPU-second each) and warn of text in the pixels; how much there is is kept, never what it says",
+    )
     n_images: Positive = Field(600, description="phantom: number of images")
     phantom_labels: Literal["binary", "multiclass", "multilabel"] = Field("binary", description="phantom: kind of labels")
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from medcnn.cohort import Exclusion, Finding, Flow, Severity
 from medcnn.config_data import AuditConfig
-from medcnn.data import covariates, quality_findings
+from medcnn.data import burned_in_text, covariates, display_findings, quality_findings
 from medcnn.data.copies import KEPT_FIRST, copy_findings, first_of
 from medcnn.data.formats import Unreadable
 from medcnn.data.labels import suggest
@@ -25,6 +25,7 @@ EXCLUDABLE = (
     "duplicate",
     "near_duplicate",
     *quality_findings.EXCLUDABLE,
+    *display_findings.EXCLUDABLE,
 )  # in the order in which images leave
 OTHER_KINDS = (
     "unreadable",
@@ -36,6 +37,8 @@ OTHER_KINDS = (
     "class_lacks_in_part",
     "patient_in_two_classes",
     *covariates.KINDS,
+    *burned_in_text.KINDS,
+    *(kind for kind in display_findings.KINDS if kind not in display_findings.EXCLUDABLE),
     *(kind for kind in quality_findings.KINDS if kind not in quality_findings.EXCLUDABLE),
 )
 
@@ -47,6 +50,7 @@ def audit(
     flow: Flow | None = None,
     split: pd.DataFrame | None = None,
     traits: pd.DataFrame | None = None,
+    pixels: pd.DataFrame | None = None,
     today: float | None = None,
 ) -> list[Finding]:
     """Every finding, errors first.
@@ -54,6 +58,7 @@ def audit(
     manifest: as ingest gives it. flow: adds what did not come in. split: image_id, part, fold; with it, leaks are looked
     for between its parts, else between the manifest's given parts. traits: `traits.parquet` of ingest; None: image
     quality is not looked at. today: days since 1970, beyond which a date is impossible; None: covariates are not looked at.
+    pixels: `pixels.parquet` of ingest; None: whether all images are displayed alike is not looked at.
     Classes are counted without the images that the config excludes.
     Raises InputError when the config names a kind that does not exist or gives no reason.
     """
@@ -65,6 +70,9 @@ def audit(
         found += _patients_across_parts(manifest)
     if traits is not None:
         found += quality_findings.quality_findings(manifest, traits)
+    if pixels is not None:
+        found += display_findings.display_findings(manifest, pixels, traits)
+    found += burned_in_text.text_findings(manifest, traits)
     if today is not None:
         found += covariates.covariate_findings(manifest, today=today)
     kept = manifest[~manifest["image_id"].isin(_leaving(found, config))]

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.special import chdtrc
 
 from medcnn.cohort import Finding
+from medcnn.data.quality import THUMBNAIL_PX
 
 KINDS = ("mixed_polarity", "mixed_windowing", "polarity_not_judged")
 EXCLUDABLE = ("mixed_polarity",)
@@ -31,13 +32,17 @@ WAYS = {
 }
 
 
-def display_findings(manifest: pd.DataFrame, pixels: pd.DataFrame, thumbnails: np.ndarray | None = None) -> list[Finding]:
+def display_findings(manifest: pd.DataFrame, pixels: pd.DataFrame, traits: pd.DataFrame | None = None) -> list[Finding]:
     """Errors and warnings of KINDS.
 
     manifest: image_id, y_LABEL, and those of SOURCES that it knows. pixels: `pixels.parquet`, a row for each image.
-    thumbnails: uint8 (n, side, side) in the manifest's order, high is bright; None: polarity is judged by the tags alone.
+    traits: `traits.parquet`, of which the thumbnails are looked at; None: polarity is judged by the tags alone.
     """
     table = manifest.merge(pixels, on="image_id", how="left", suffixes=("", "_of_file"), validate="one_to_one")
+    thumbnails = None
+    if traits is not None and "thumbnail" in traits:
+        kept = traits.set_index("image_id").loc[manifest["image_id"], "thumbnail"]
+        thumbnails = np.stack([np.frombuffer(picture, np.uint8).reshape(THUMBNAIL_PX, THUMBNAIL_PX) for picture in kept])
     return [*polarity_findings(table, thumbnails), *windowing_findings(table)]
 
 

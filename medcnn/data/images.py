@@ -47,12 +47,14 @@ class Reading:
 
     window: DICOM, see DataConfig.window. keep_px: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as
     its (shorter, longer) side keeps this many pixels; None: always in full. tiles: what is done about tiles of slides.
+    find_text: ingest reads each image with OCR.
     """
 
     root: Path | None = None
     window: WindowChoice = "first"
     keep_px: tuple[int, int] | None = None
     tiles: TileReading = field(default_factory=TileReading)
+    find_text: bool = False
 
 
 WHOLE = Reading()

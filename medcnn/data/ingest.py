@@ -101,7 +101,8 @@ def image_root(config: DataConfig) -> Path:
 def reading_of(config: DataConfig, ingested: Path | None = None) -> Reading:
     """How the config's files become pixels. ingested: the folder that ingest wrote, where the pixels of tiles may be."""
     kept = None if ingested is None else TileStore(ingested / TILES, config.slides.tile_px)
-    return Reading(image_root(config), config.window, tiles=TileReading(kept if kept and kept.file.is_file() else None))
+    tiles = TileReading(kept if kept and kept.file.is_file() else None)
+    return Reading(image_root(config), config.window, tiles=tiles, find_text=config.find_text)
 
 
 def _keeping_tiles(config: DataConfig, folder: Path | None, n_tiles: int) -> Reading:

@@ -73,9 +73,18 @@ def _seen(path: str, frame: int, row: int, reading: Reading, data: bytes | None,
         pixels, header = decode_place(path, frame, reading, data=data)
     except UnreadableImage as error:
         return _refused(row, error)
-    groups = (_facts(pixels, header.bit_depth, sha256) | header.measured, traits_of(pixels, header.bit_depth), record_of(header))
+    groups = (_facts(pixels, header.bit_depth, sha256) | header.measured, _traits(pixels, header.bit_depth, reading), record_of(header))
     named = {f"{group}.{name}": value for group, values in zip(GROUPS, groups, strict=True) for name, value in values.items()}
     return {"row": row, **named}
+
+
+def _traits(pixels: np.ndarray, bit_depth: int, reading: Reading) -> Row:
+    traits = traits_of(pixels, bit_depth)
+    if not reading.find_text:
+        return traits
+    from medcnn.data.burned_in_text import text_in
+
+    return {**traits, **text_in(pixels, bit_depth)}
 
 
 def _refused(row: int, error: UnreadableImage) -> Row:

@@ -13,7 +13,6 @@ from scipy.stats.contingency import association
 from medcnn.config_data import DataConfig
 from medcnn.data.display_findings import _strength, display_findings, find_negatives
 from medcnn.data.ingest import ingest
-from medcnn.data.quality import THUMBNAIL_PX
 from medcnn.tables import read_table
 
 
@@ -27,6 +26,11 @@ def lungs(n: int, seed: int = 0) -> np.ndarray:
         fields = sum(np.exp(-(((rows - y) / 16) ** 2) - ((columns - centre - x) / 9) ** 2) for centre in (18, 46))
         pictures.append(190 - 130 * fields + rng.normal(0, 12, (64, 64)))
     return np.clip(pictures, 0, 255).astype(np.uint8)
+
+
+def traits(thumbnails: np.ndarray) -> pd.DataFrame:
+    ids = [f"i{number:04d}" for number in range(len(thumbnails))]
+    return pd.DataFrame({"image_id": ids[::-1], "thumbnail": [picture.tobytes() for picture in thumbnails[::-1]]})  # in any order
 
 
 def small(pictures: np.ndarray) -> np.ndarray:
@@ -64,7 +68,7 @@ def test_a_site_of_negatives_stops_the_run() -> None:
     pictures = lungs(100)
     pictures[:30] = 255 - pictures[:30]
     sites = ["north"] * 30 + ["south"] * 70
-    (finding,) = display_findings(manifest(100, site=sites), pixels(100), small(pictures))
+    (finding,) = display_findings(manifest(100, site=sites), pixels(100), traits(small(pictures)))
     assert (finding.severity, finding.kind) == ("error", "mixed_polarity")
     assert "30 of 100" in finding.text
     assert "follows site (north: 30 negative; south: 70 positive)" in finding.text
@@ -74,20 +78,20 @@ def test_a_site_of_negatives_stops_the_run() -> None:
 def test_negatives_among_the_ill_are_tied_to_the_label() -> None:
     pictures, ill = lungs(60), np.arange(60) % 2 == 1
     pictures[ill] = 255 - pictures[ill]
-    (finding,) = display_findings(manifest(60), pixels(60), small(pictures))
+    (finding,) = display_findings(manifest(60), pixels(60), traits(small(pictures)))
     assert "follows the label ill" in finding.text
 
 
 def test_one_stray_negative_is_no_mixture() -> None:
     pictures = lungs(200)
     pictures[7] = 255 - pictures[7]
-    assert display_findings(manifest(200), pixels(200), small(pictures)) == []
+    assert display_findings(manifest(200), pixels(200), traits(small(pictures))) == []
 
 
 def test_sources_that_are_stored_inverted_and_say_so_are_no_mixture() -> None:
     inverted = np.arange(100) < 40
     table = manifest(100, site=np.where(inverted, "north", "south"))
-    assert display_findings(table, pixels(100, inverted=inverted), small(lungs(100))) == []
+    assert display_findings(table, pixels(100, inverted=inverted), traits(small(lungs(100)))) == []
     (finding,) = display_findings(table, pixels(100, inverted=inverted), None)  # nobody can look
     assert (finding.severity, finding.kind) == ("warning", "polarity_not_judged")
     assert display_findings(manifest(100, site=["a", "b"] * 50), pixels(100, inverted=inverted), None) == []
@@ -162,9 +166,8 @@ def cohort(root: Path, pictures: np.ndarray, photometric: list[str], sites: list
 
 def found_in(root: Path, folder: Path) -> list[str]:
     table, _ = ingest(DataConfig(source="dicom", path=root), folder=folder)
-    traits = read_table(folder / "traits.parquet").set_index("image_id").loc[table["image_id"]]
-    thumbnails = np.stack([np.frombuffer(value, np.uint8).reshape(THUMBNAIL_PX, THUMBNAIL_PX) for value in traits["thumbnail"]])
-    return [f"{finding.severity} {finding.kind}" for finding in display_findings(table, read_table(folder / "pixels.parquet"), thumbnails)]
+    found = display_findings(table, read_table(folder / "pixels.parquet"), read_table(folder / "traits.parquet"))
+    return [f"{finding.severity} {finding.kind}" for finding in found]
 
 
 def test_a_whole_way_from_files(tmp_path: Path) -> None:
@@ -191,5 +194,5 @@ def test_it_does_not_cry_wolf_on_real_radiographs(shared_data: Path, tmp_path: P
     found = find_negatives(thumbnails)
     assert not found[~covid].any()
     assert found[covid].mean() > 0.9
-    (finding,) = display_findings(manifest(len(table), source=table["source"]), pixels(len(table)), thumbnails)
+    (finding,) = display_findings(manifest(len(table), source=table["source"]), pixels(len(table)), traits(thumbnails))
     assert "follows source" in finding.text
