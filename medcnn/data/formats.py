@@ -15,6 +15,8 @@ from medcnn.errors import InputError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit; a larger header is taken for a decompression bomb
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
+# Pillow knows more, some of it by starting other programs (EPS), some by hardly a mark of their own (TGA).
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "SGI")  # JPEG: MPO too
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 274, 258, 262
 _GREY_MODES = {"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 Unreadable = Literal[
@@ -88,7 +90,7 @@ def decode_file(data: bytes, frame: int, where: object, *, keep_px: tuple[int, i
 def open_image(data: bytes, where: object) -> tuple[Image.Image, ImageHeader]:
     """Pillow's lazy image and its header, after the checks that cost nothing. Raises UnreadableImage."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImage(where, "too_large", f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
         if _is_cut_short(data, str(image.format)):
@@ -247,6 +249,8 @@ def _tiff_samples(data: bytes, frame: int) -> np.ndarray | None:
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[frame]
+            if page.size > 4 * MAX_PIXELS:  # Pillow read another size, or fewer planes
+                raise ValueError(f"{page.size:,} samples")
             samples = np.asarray(page.asarray())
             return np.moveaxis(samples, 0, -1) if samples.ndim == 3 and page.axes.startswith("S") else samples
     except (ValueError, KeyError) as error:

@@ -9,6 +9,7 @@ Rules, the same for every format:
 OpenCV decodes JPEG and PNG, being fastest; Pillow the rest; tifffile (or OpenCV, for codecs it lacks) TIFF of more than 8 bits.
 """
 
+import stat
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,8 @@ __all__ = [
     "to_uint8",
 ]
 
+GIB = 1 << 30
+MAX_FILE_BYTES = GIB  # the samples of the largest picture that is taken (formats.MAX_PIXELS, colour, 16 bits), unpacked
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
 
 
@@ -135,14 +138,28 @@ def probe_image(path: Path) -> ImageHeader:
 
 
 def read_bytes(path: Path, *, where: object = None) -> bytes:
-    """The file's bytes; raises UnreadableImage when it is missing, empty, no plain file or not permitted. where: its name in errors."""
+    """The file's bytes. where: its name in errors.
+
+    Raises UnreadableImage when it is missing, empty, no plain file, not permitted, or larger than MAX_FILE_BYTES, of which
+    then no byte is read.
+    """
     where = path if where is None else where
     try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise UnreadableImage(where, "unreadable_file", "is a folder" if path.is_dir() else "is not a plain file")
+        if state.st_size > MAX_FILE_BYTES:
+            reason = f"the file has {state.st_size / GIB:.1f} GiB, more than the {MAX_FILE_BYTES / GIB:.0f} that one image may have"
+            raise UnreadableImage(where, "too_large", reason)
         data = path.read_bytes()
     except FileNotFoundError:
         raise UnreadableImage(where, "missing_file", "no such file") from None
     except OSError as error:
         raise UnreadableImage(where, "unreadable_file", f"cannot be opened ({error.strerror or error})") from None
+    except UnreadableImage:
+        raise
+    except ValueError:  # a NUL byte
+        raise UnreadableImage(where, "missing_file", "no file can have such a name") from None
     if not data:
         raise UnreadableImage(where, "empty_file", "the file has no bytes")
     return data

@@ -73,7 +73,7 @@ def _seen(path: str, frame: int, row: int, reading: Reading, data: bytes | None,
         pixels, header = decode_place(path, frame, reading, data=data)
     except UnreadableImage as error:
         return _refused(row, error)
-    groups = (_facts(pixels, header.bit_depth, sha256) | header.measured, _traits(pixels, header.bit_depth, reading), record_of(header))
+    groups = ({**_facts(pixels, header.bit_depth, sha256), **header.measured}, _traits(pixels, header.bit_depth, reading), record_of(header))
     named = {f"{group}.{name}": value for group, values in zip(GROUPS, groups, strict=True) for name, value in values.items()}
     return {"row": row, **named}
 

@@ -103,7 +103,8 @@ class ShardedImages:
             found: np.ndarray = of_rows[rest] if isinstance(key[0], int | np.integer) else of_rows[(slice(None), *rest)]
             return found
         if isinstance(key, int | np.integer):
-            return self._rows(np.array([key]))[0]
+            one: np.ndarray = self._rows(np.array([key]))[0]
+            return one
         if isinstance(key, slice):
             return self._rows(np.arange(*key.indices(len(self))))
         rows = np.asarray(key)

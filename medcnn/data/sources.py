@@ -1,6 +1,8 @@
 """What a source of images hands to ingest, and what all sources share: walking a folder, words for parts."""
 
+import errno
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pandas as pd
 from medcnn.cohort import Exclusion
 from medcnn.errors import InputError
 
+MOST_VISITS = 8  # of one folder by links
 PART_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -54,32 +57,59 @@ def require_folder(path: Path) -> Path:
 def walk_files(root: Path) -> tuple[list[str], list[Exclusion]]:
     """Every file below root as a relative path with /, sorted; and what could not be walked, with reasons.
 
-    Links to files and folders are followed, but not into a folder that contains the link.
+    Links to files and folders are followed, but not into a folder that contains the link, and into one folder at most
+    MOST_VISITS times: links that lead to each other make more paths than there is time.
     """
     files: list[str] = []
     excluded: list[Exclusion] = []
-    _walk(root, "", (os.path.realpath(root),), files, excluded)
+    visits: Counter[str] = Counter()
+    waiting = [("", (os.path.realpath(root),))]
+    while waiting:
+        prefix, above = waiting.pop()
+        for entry in _listed(root, prefix, excluded):
+            relative = f"{prefix}{entry.name}"
+            problem = _refused(entry)
+            if problem is not None:
+                excluded.append(Exclusion(where=_shown(relative), kind=problem[0], reason=problem[1]))
+            elif entry.is_file():
+                files.append(relative)
+            else:
+                real = os.path.realpath(entry.path)
+                visits[real] += 1
+                if real in above:
+                    excluded.append(Exclusion(where=relative, kind="link_loop", reason="a link to a folder that contains it"))
+                elif visits[real] > MOST_VISITS:
+                    reason = f"a link to a folder that was walked {MOST_VISITS} times already"
+                    excluded.append(Exclusion(where=relative, kind="link_loop", reason=reason))
+                else:
+                    waiting.append((f"{relative}/", (*above, real)))
     return sorted(files), excluded
 
 
-def _walk(folder: Path, prefix: str, above: tuple[str, ...], files: list[str], excluded: list[Exclusion]) -> None:
+def _listed(root: Path, prefix: str, excluded: list[Exclusion]) -> list[os.DirEntry[str]]:
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        with os.scandir(root / prefix) as entries:
+            return sorted(entries, key=lambda entry: entry.name, reverse=True)
     except OSError as error:
-        excluded.append(Exclusion(where=prefix or str(folder), kind="unreadable_folder", reason=f"cannot be listed ({error.strerror})"))
-        return
-    for entry in entries:
-        relative = f"{prefix}{entry.name}"
-        if entry.name.startswith(".") or entry.name in {"__MACOSX", "Thumbs.db"}:
-            excluded.append(Exclusion(where=relative, kind="hidden", reason="a hidden or system file"))
-        elif entry.is_dir():
-            real = os.path.realpath(entry.path)
-            if real in above:
-                excluded.append(Exclusion(where=relative, kind="link_loop", reason="a link to a folder that contains it"))
-            else:
-                _walk(Path(entry.path), f"{relative}/", (*above, real), files, excluded)
-        elif entry.is_file():
-            files.append(relative)
-        else:
-            reason = "a link to a file that is not there" if entry.is_symlink() else "not a plain file"
-            excluded.append(Exclusion(where=relative, kind="missing_file" if entry.is_symlink() else "not_a_file", reason=reason))
+        where = _shown(prefix) or str(root)
+        excluded.append(Exclusion(where=where, kind="unreadable_folder", reason=f"cannot be listed ({error.strerror})"))
+        return []
+
+
+def _refused(entry: os.DirEntry[str]) -> tuple[str, str] | None:
+    """Why a name in a folder does not come in; None for a plain file or a folder."""
+    if entry.name.startswith(".") or entry.name in {"__MACOSX", "Thumbs.db"}:
+        return "hidden", "a hidden or system file"
+    if _shown(entry.name) != entry.name:
+        return "unreadable_name", "its name is not UTF-8 text; rename it"
+    try:
+        if entry.is_dir() or entry.is_file():
+            return None
+    except OSError as error:  # links that lead to each other, no permission
+        return "link_loop" if error.errno == errno.ELOOP else "unreadable_file", f"cannot be followed ({error.strerror})"
+    return ("missing_file", "a link to a file that is not there") if entry.is_symlink() else ("not_a_file", "not a plain file")
+
+
+def _shown(name: str) -> str:
+    """A name as it can be written: bytes that are no UTF-8 as \\xff."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

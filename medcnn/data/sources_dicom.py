@@ -24,7 +24,8 @@ from medcnn.data.images import UnreadableImage, read_bytes
 from medcnn.data.labels import UNLABELLED, is_blank, suggest
 from medcnn.data.pseudonyms import MASK, hidden_path, masked_path, pseudonym, tokens_of
 from medcnn.data.sources import Candidates, n_threads, require_folder, walk_files
-from medcnn.data.sources_table import described_columns, read_text_table, table_labels
+from medcnn.data.sources_table import described_columns, table_labels
+from medcnn.data.text_tables import read_text_table
 from medcnn.errors import InputError
 from medcnn.section import Auto
 from medcnn.tables import Task

@@ -1,14 +1,13 @@
 """MedMNIST-like NPZ files: arrays PART_images and PART_labels, or images and labels."""
 
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from medcnn.config_data import DataConfig
-from medcnn.data.arrays import npz_member
+from medcnn.data.arrays import npz_member, npz_names
 from medcnn.data.images import UnreadableImage
 from medcnn.data.labels import Labels, class_labels, finding_labels
 from medcnn.data.sources import Candidates
@@ -83,10 +82,9 @@ def npz_candidates(config: DataConfig, task: Task | Auto) -> Candidates:
 def _parts(file: Path) -> list[str]:
     """The parts that the file has: some of train, val, test; or [""] for a file with just images and labels."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            names = set(arrays.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise InputError(f"{file}: cannot be read as an NPZ archive ({(str(error).splitlines() or ['damaged'])[0]})") from None
+        names = set(npz_names(file))
+    except UnreadableImage as error:
+        raise InputError(str(error)) from None
     parts = [part for part in PARTS if f"{part}_images" in names]
     if not parts and "images" not in names:
         raise InputError(f"{file}: expected arrays train_images, train_labels, ... (or images, labels); it has {sorted(names)[:12]}")
@@ -104,9 +102,12 @@ def _check_arrays(file: Path, prefix: str, images: np.ndarray, labels: np.ndarra
     grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in {1, 3})
     if images.dtype not in (np.uint8, np.uint16) or not grey_or_colour:
         raise InputError(f"{file}: {prefix}images is {images.dtype} {images.shape}; expected uint8 or uint16 (N, H, W) or (N, H, W, 3)")
-    if len(images) != len(labels):
-        raise InputError(f"{file}: {len(images)} {prefix}images but {len(labels)} {prefix}labels")
-    if not np.issubdtype(labels.dtype, np.number) or labels.ndim > 2:
+    if not images.size:
+        raise InputError(f"{file}: {prefix}images has shape {images.shape}: there is no image in it")
+    if labels.ndim == 0 or len(images) != len(labels):
+        raise InputError(f"{file}: {len(images)} {prefix}images but {len(labels) if labels.ndim else 'a single number as'} {prefix}labels")
+    is_real = np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating) or labels.dtype == bool
+    if not is_real or labels.ndim > 2 or not labels.size:
         raise InputError(f"{file}: {prefix}labels is {labels.dtype} {labels.shape}; expected numbers (N,), (N, 1) or (N, n_labels)")
 
 
@@ -128,6 +129,8 @@ def _names(n: int, config: DataConfig, given: tuple[str, ...], source: str) -> l
     if given:
         if len(given) != n:
             raise InputError(f"{source}: {len(given)} names {list(given)} for {n} labels; give one for each, in the order of their numbers")
+        if len(set(given)) < n:
+            raise InputError(f"{source}: the names {list(given)} are not all different; each label needs its own")
         return list(given)
     return _published_names(config.dataset, n) or [str(number) for number in range(n)]
 

@@ -1,7 +1,7 @@
 """A CSV or Parquet table with a row per image, its columns named in the config."""
 
-import csv
 import posixpath
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from medcnn.cohort import Exclusion
 from medcnn.config_data import DataConfig
 from medcnn.data.labels import Labels, class_labels, finding_labels, is_blank, suggest
 from medcnn.data.sources import Candidates, part_of
+from medcnn.data.text_tables import read_text_table, require_one_line
 from medcnn.errors import InputError
 from medcnn.section import Auto
 from medcnn.tables import MANIFEST_COLUMNS, Task
 
+_ADDRESS = re.compile(r"[A-Za-z]:[\\/]|[A-Za-z][A-Za-z0-9+.-]*://|(file|phantom):", re.IGNORECASE)
 RESERVED = {*MANIFEST_COLUMNS, "pixel_sha256", "study_id", "site", "given_part", "given_fold", "spacing_mm", "part", "fold"}
 
 
@@ -42,18 +44,15 @@ def table_candidates(config: DataConfig, task: Task | Auto) -> Candidates:
     labels = table_labels(table, config, task, source=str(path))
     rows = pd.concat([images, described_columns(table, config, path), labels.y], axis=1)
     rows["frame"] = 0
-    left_out = dict(labels.left_out)
-    for row, value in enumerate(rows["path"]):
-        place, problem = _inside(value, table_root(config))
-        rows.loc[row, "path"] = place
-        if problem:
-            left_out[row] = problem
+    root = table_root(config).absolute().as_posix()
+    places = [_inside(value, root) for value in rows["path"]]
+    rows["path"] = [place for place, _ in places]
+    left_out = {**labels.left_out, **{row: problem for row, (_, problem) in enumerate(places) if problem}}
     repeated = rows.duplicated()
     again = [int(row) for row in np.flatnonzero(repeated)]
     left_out = {**dict.fromkeys(again, ("repeated_row", "repeats an earlier row in every column used")), **left_out}
-    excluded = [
-        Exclusion(where=f"row {row + 2}: {rows['path'][row]}", kind=left_out[row][0], reason=left_out[row][1]) for row in sorted(left_out)
-    ]
+    paths = rows["path"].tolist()
+    excluded = [Exclusion(where=f"row {row + 2}: {paths[row]}", kind=left_out[row][0], reason=left_out[row][1]) for row in sorted(left_out)]
     rows = rows.drop(index=list(left_out))
     named_before = rows.duplicated("path")
     rows.insert(0, "image_id", rows["path"].where(~named_before, rows["path"] + [f" (row {row + 2})" for row in rows.index]))
@@ -87,56 +86,10 @@ def described_columns(table: pd.DataFrame, config: DataConfig, source: object) -
     return pd.DataFrame(described, index=table.index)
 
 
-def read_text_table(path: Path) -> pd.DataFrame:
-    """A .csv, .tsv or .parquet table with every value as text, or None where it is blank.
-
-    A CSV may be separated by comma, semicolon or tab, and is read as UTF-8. Raises InputError.
-    """
-    suffix = path.suffix.lower()
-    if not path.is_file():
-        raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; expected a .csv, .tsv or .parquet table")
-    if suffix not in {".csv", ".tsv", ".parquet"}:
-        raise InputError(f"{path}: cannot tell what table {suffix or 'a file without ending'} is; expected .csv, .tsv or .parquet")
-    try:
-        table = _as_text(pd.read_parquet(path)) if suffix == ".parquet" else _read_csv(path)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x}); save it as UTF-8") from None
-    except (ValueError, OSError, pd.errors.ParserError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table: {(str(error).splitlines() or ['damaged'])[0]}") from None
-    if table.empty:
-        raise InputError(f"{path}: the table has no rows")
-    return table
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        first = stream.readline()
-        separator = max(",;\t", key=first.count)
-        header = next(csv.reader([first], delimiter=separator), [])
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if not header or repeated:
-        raise InputError(
-            f"{path}: two columns are called {repeated[0]!r}; give each its own name" if repeated else f"{path}: the table is empty"
-        )
-    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-
-
-def _as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Parquet's typed columns as CSV would have them: 1 and not 1.0 or True."""
-    text = {}
-    for column in table.columns:
-        values = table[column]
-        is_whole = pd.api.types.is_float_dtype(values) and bool((values.dropna() % 1 == 0).all())
-        if is_whole or pd.api.types.is_bool_dtype(values):
-            values = values.astype("Int64")
-        text[str(column)] = [None if is_missing else str(value) for value, is_missing in zip(values, values.isna(), strict=True)]
-    return pd.DataFrame(text, dtype=object)
-
-
 def _column(table: pd.DataFrame, name: str, source: object) -> pd.Series:
     if name not in table.columns:
         raise InputError(f"{source}: there is no column {name!r}; {suggest(name, [str(column) for column in table.columns])}")
-    return table[name]
+    return require_one_line(table[name], source)
 
 
 def _blanked(values: pd.Series) -> pd.Series:
@@ -166,15 +119,24 @@ def _given_folds(words: pd.Series, source: object) -> list[int]:
     return folds
 
 
-def _inside(value: object, root: Path) -> tuple[str, tuple[str, str] | None]:
-    """Path relative to the root with /, and why it may not come in."""
+def _inside(value: object, root: str) -> tuple[str, tuple[str, str] | None]:
+    """Path relative to the root (absolute, with /), and why it may not come in.
+
+    A table names files below the image root and nothing else: relative, or absolute and below it, with / or a backslash. Links that lie
+    there are followed wherever they lead, as those who keep the folder made them.
+    """
     if is_blank(value):
         return "", ("no_path", "the path is blank")
-    path = posixpath.normpath(str(value).strip().replace("\\", "/"))
+    text = str(value).strip()
+    if _ADDRESS.match(text):
+        return text, ("outside_root", "is an address or a drive, not a path below the image root")
+    if "\0" in text:
+        return text.replace("\0", "?"), ("outside_root", "holds a NUL byte, which no path does")
+    path = posixpath.normpath(text.replace("\\", "/"))
     if posixpath.isabs(path):
-        path = posixpath.relpath(path, root.absolute().as_posix())
+        path = posixpath.relpath(path, root)
     if path == ".." or path.startswith("../"):
-        return str(value), ("outside_root", f"lies outside the image root {root}")
+        return text, ("outside_root", f"lies outside the image root {root}")
     return path, None
 
 

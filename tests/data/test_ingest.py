@@ -384,7 +384,7 @@ def test_tables_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"nonsense")
     (tmp_path / "t.xlsx").write_bytes(b"nonsense")
     for name, message in [
-        ("latin.csv", r"is not UTF-8 text \(byte 13 is 0xfc\)"),
+        ("latin.csv", r"is not UTF-8 text \(byte 13, in line 2, is 0xfc\)"),
         ("bad.parquet", "cannot be read as a table"),
         ("t.xlsx", "cannot tell what table"),
         ("gone.csv", "no such file"),
