@@ -74,7 +74,7 @@ def probe_shortcuts(
     order = np.argsort(manifest["image_id"].astype(str).to_numpy(), kind="stable")
     table, rows = manifest.iloc[order].reset_index(drop=True), np.asarray(rows)[order]
     y = label_matrix(table, labels)
-    fold = _folds(table, y, task, seed)
+    fold = patient_folds(table, y, task, seed)
     features, notes = _features(table, images, rows, progress)
     probed, skipped = _probed_labels(table, y, labels, fold)
     jobs = [(probe, column) for probe in features for column in probed]
@@ -170,7 +170,7 @@ def _require_fitting(manifest: pd.DataFrame, images: np.ndarray, rows: np.ndarra
         raise InputError(f"shortcut probes: {manifest['patient_id'].nunique()} patients; at least two are needed for cross-validation")
 
 
-def _folds(table: pd.DataFrame, y: np.ndarray, task: Task, seed: int) -> np.ndarray:
+def patient_folds(table: pd.DataFrame, y: np.ndarray, task: Task, seed: int) -> np.ndarray:
     """Fold of each image, int64 (n,): patients dealt so that every class has its share in each."""
     codes, patients = pd.factorize(table["patient_id"])
     member = y == 1 if task == "multiclass" else np.concatenate([y == 1, y == 0], axis=1)
