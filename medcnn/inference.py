@@ -165,9 +165,11 @@ def _images_at(path: Path, bag: str) -> Iterator[NewImage]:
     elif path.suffix.lower() in TABLES:
         yield from _images_of(path, bag)
     elif path.suffix.lower() == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            for member in (name for name in archive.files if name.endswith("images")):
-                yield from (NewImage(f"{member}/{row:06d}", f"{path}#{member}", row, f"{member}/{row:06d}") for row in range(len(archive[member])))
+        from medcnn.data.arrays import npz_member, npz_names
+
+        for member in (name for name in npz_names(path) if name.endswith("images")):
+            ids = [f"{member}/{row:06d}" for row in range(len(npz_member(path, member)))]
+            yield from (NewImage(image_id, f"{path}#{member}", row, image_id) for row, image_id in enumerate(ids))
     else:
         yield NewImage(path.name, str(path), bag=path.absolute().parent.name)
 

@@ -74,7 +74,7 @@ def walk_files(root: Path) -> tuple[list[str], list[Exclusion]]:
             elif entry.is_file():
                 files.append(relative)
             else:
-                real = os.path.realpath(entry.path)
+                real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}/{entry.name}"
                 visits[real] += 1
                 if real in above:
                     excluded.append(Exclusion(where=relative, kind="link_loop", reason="a link to a folder that contains it"))

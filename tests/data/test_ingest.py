@@ -137,6 +137,7 @@ def test_chunks_of_another_cohort_are_not_taken(tmp_path: Path, monkeypatch: pyt
     assert set(second["path"]) ^ set(first["path"]) == {"sick/p1_sick.png", "sick/p7_sick.png"}
 
 
+@pytest.mark.slow
 def test_processes_give_what_threads_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = config("folder", path=class_folders(tmp_path / "in", n=20))
     for pool in ("threads", "processes"):
