@@ -168,16 +168,18 @@ def _inflated(dataset: pydicom.Dataset, frame: int) -> np.ndarray:
     data = inflater.decompress(frame_bytes(dataset, frame), n_bytes + 1)  # never more than was promised
     if len(data) < n_bytes:
         raise ValueError("fewer pixels than expected")
-    if bits == 1:
-        values = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[:n_values]
-    else:
-        kind = "i" if int(dataset.PixelRepresentation) else "u"
-        values = np.frombuffer(data[:n_bytes], f"<{kind}{bits // 8}")
-        spare = bits - int(dataset.BitsStored)
-        if spare:  # unused high bits may hold anything
-            values = (values << spare) >> spare
+    values = _plain_values(dataset, data[:n_bytes], bits)[:n_values]
     if samples == 1:
         return values.reshape(rows, columns)
     if int(dataset.get("PlanarConfiguration") or 0):
         return np.moveaxis(values.reshape(samples, rows, columns), 0, -1)
     return values.reshape(rows, columns, samples)
+
+
+def _plain_values(dataset: pydicom.Dataset, data: bytes, bits: int) -> np.ndarray:
+    if bits == 1:
+        return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    kind = "i" if int(dataset.PixelRepresentation) else "u"
+    values: np.ndarray = np.frombuffer(data, f"<{kind}{bits // 8}")
+    spare = bits - int(dataset.BitsStored)
+    return (values << spare) >> spare if spare else values  # unused high bits may hold anything

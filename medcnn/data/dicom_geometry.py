@@ -41,7 +41,7 @@ def shown_size(dataset: pydicom.Dataset, height: int, width: int, frame: int = 0
 
 def with_square_pixels(pixels: np.ndarray, dataset: pydicom.Dataset, frame: int = 0) -> np.ndarray:
     """The picture at shown_size, linearly interpolated; the very same array when its pixels are square."""
-    height, width = shown_size(dataset, *pixels.shape[:2], frame)
+    height, width = shown_size(dataset, pixels.shape[0], pixels.shape[1], frame)
     if (height, width) == pixels.shape[:2]:
         return pixels
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR))

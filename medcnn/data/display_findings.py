@@ -230,7 +230,12 @@ def _strength(counts: pd.DataFrame) -> float:
 
 
 def _words(column: str, counts: pd.DataFrame) -> str:
-    rows = [f"{group}: {', '.join(f'{int(n)} {way}' for way, n in row.items() if n)}" for group, row in counts.head(4).iterrows()]
+    """The groups in which the rarer ways are most frequent, and the largest of the others."""
+    common = counts.sum().idxmax()
+    share = 1 - counts[common] / counts.sum(axis=1)
+    order = pd.DataFrame({"share": share, "n": counts.sum(axis=1)}).sort_values(["share", "n"], ascending=False).index
+    shown = list(order) if len(order) <= 4 else [*order[:2], *order[-2:]]
+    rows = [f"{group}: {', '.join(f'{int(n)} {way}' for way, n in counts.loc[group].items() if n)}" for group in shown]
     name = f"the label {column.removeprefix('y_')}" if column.startswith("y_") else column
     more = f"; and {len(counts) - 4} more" if len(counts) > 4 else ""
     return f"{name} ({'; '.join(rows)}{more})"

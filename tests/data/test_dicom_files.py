@@ -1,11 +1,16 @@
 """The difficult real files: each is in or out with a reason, and what is in agrees with pydicom."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pydicom
+import pytest
+from made_dicom import RAMP, lookup_table, save_dicom
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 
 from medcnn.config_file import read_config
@@ -65,3 +70,67 @@ def test_real_files_agree_with_pydicom(shared_data: Path) -> None:
         # The order of grey levels is what the two must share, whatever range each spreads them over.
         correlation = np.corrcoef(values.ravel()[::17], drawn.ravel()[::17])[0, 1]
         assert (-correlation if inverted else correlation) > 0.97, name
+
+
+# ---------------------------------------------------------------- by hand, and by DCMTK
+
+
+def by_hand(name: str, stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """0..255 as the standard's formulas say, each written out here once more from PS3.3, without rounding."""
+    x = stored.astype(float)
+    if name == "two_windows_12bit.dcm":  # 2048, 4096: the whole 12 bits
+        return np.clip((x - 2047.5) / 4095 + 0.5, 0, 1) * 255
+    if name == "voi_function_sigmoid.dcm":
+        return 255 / (1 + np.exp(-4 * (x - float(dataset.WindowCenter)) / float(dataset.WindowWidth)))
+    if name == "voi_lut_sequence_12bit.dcm":
+        item = dataset.VOILUTSequence[0]
+        n, first, bits = item.LUTDescriptor
+        table = np.asarray(item.LUTData) if not isinstance(item.LUTData, bytes) else np.frombuffer(item.LUTData, np.uint16)
+        return table[np.clip(stored.astype(int) - first, 0, n - 1)] / (2**bits - 1) * 255
+    if name == "ok_mono2_8bit.dcm":
+        return x
+    values = x * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
+    inner = values if "PixelPaddingValue" not in dataset else values[stored != dataset.PixelPaddingValue]
+    low, high = np.percentile(inner, [0.5, 99.5], method="inverted_cdf")  # none of these has a window
+    levels = np.clip((values - low) / (high - low), 0, 1) * 255
+    if "PixelPaddingValue" in dataset:
+        levels[stored == dataset.PixelPaddingValue] = 0
+    return 255 - levels if dataset.PhotometricInterpretation == "MONOCHROME1" else levels
+
+
+HAND_MADE = (
+    "ok_mono2_8bit.dcm", "two_windows_12bit.dcm", "voi_function_sigmoid.dcm", "voi_lut_sequence_12bit.dcm", "mono1_12bit.dcm",
+    "rescale_slope_intercept_12bit.dcm", "signed_16bit_padding_value.dcm",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HAND_MADE)
+def test_the_derived_files_by_hand(shared_data: Path, name: str) -> None:
+    path = shared_data / "dicom" / "derived" / name
+    dataset = pydicom.dcmread(path)
+    expected = by_hand(name, pixel_array(dataset, raw=True), dataset)
+    assert expected.max() - expected.min() > 100
+    assert np.abs(read_dicom(path).astype(float) - expected).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.skipif(shutil.which("dcmj2pnm") is None, reason="needs DCMTK's dcmj2pnm (Debian: dcmtk)")
+@pytest.mark.parametrize(
+    ("elements", "options"),
+    [
+        ({"WindowCenter": 1500, "WindowWidth": 1200}, ["+Wi", "1"]),
+        ({"WindowCenter": [1500, 300], "WindowWidth": [1200, 400]}, ["+Wi", "1"]),
+        ({"WindowCenter": 1500, "WindowWidth": 900, "VOILUTFunction": "SIGMOID"}, ["+Wi", "1", "+Wfs"]),
+        ({"WindowCenter": 1500, "WindowWidth": 1200, "PhotometricInterpretation": "MONOCHROME1"}, ["+Wi", "1"]),
+        ({"WindowCenter": 1500, "WindowWidth": 1200, "PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}, ["+Wi", "1"]),
+        ({"WindowCenter": -200, "WindowWidth": 900, "RescaleSlope": 0.5, "RescaleIntercept": -1000}, ["+Wi", "1"]),
+        ({"VOILUTSequence": lookup_table(list(range(0, 4096, 3)), first=700, bits=12)}, ["+Wl", "1"]),
+        ({"ModalityLUTSequence": lookup_table([4095 - 2 * n for n in range(2000)], first=500, bits=12), "WindowCenter": 2000, "WindowWidth": 3000}, ["+Wi", "1"]),
+        ({"BitsStored": 12, "HighBit": 11, "WindowCenter": 1500, "WindowWidth": 1200}, ["+Wi", "1"]),
+    ],
+)  # fmt: skip
+def test_grey_levels_agree_with_dcmtk(tmp_path: Path, elements: dict[str, object], options: list[str]) -> None:
+    path = save_dicom(tmp_path / "a.dcm", RAMP, **elements)
+    subprocess.run(["dcmj2pnm", "-q", "-O", *options, str(path), str(tmp_path / "a.pgm")], check=True)
+    theirs = cv2.imread(str(tmp_path / "a.pgm"), cv2.IMREAD_UNCHANGED)
+    assert np.ptp(theirs) > 100
+    assert np.abs(read_dicom(path).astype(int) - theirs).max() <= 1
