@@ -47,7 +47,8 @@ class Flow:
 class Finding:
     """One thing the audit saw. error: stops the run unless the config accepts or excludes the kind, with a reason.
 
-    image_ids: all images concerned. exclude_ids: those that leave the cohort when the config excludes this kind.
+    image_ids: all images concerned. exclude_ids: those that leave the cohort when the config excludes this kind. groups: the
+    image_ids that belong together (of copies: those that show one picture), the first two of each the pair to look at.
     """
 
     severity: Severity
@@ -56,6 +57,7 @@ class Finding:
     todo: str
     image_ids: tuple[str, ...] = ()
     exclude_ids: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,11 @@ def read_flow(path: Path) -> Flow:
 def read_findings(path: Path) -> list[Finding]:
     """Read `findings.json`."""
     rows = json.loads(path.read_text(encoding="utf-8"))
-    return [Finding(**{**row, "image_ids": tuple(row["image_ids"]), "exclude_ids": tuple(row["exclude_ids"])}) for row in rows]
+    lists = ("image_ids", "exclude_ids")
+    return [
+        Finding(**{**row, **{name: tuple(row[name]) for name in lists}, "groups": tuple(tuple(group) for group in row.get("groups", ()))})
+        for row in rows
+    ]
 
 
 def read_fingerprint(path: Path) -> Fingerprint:

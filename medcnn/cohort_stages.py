@@ -59,6 +59,7 @@ def ingest(run: Run) -> Path:
 def audit(run: Run, ingested: Path) -> Path:
     """Manifest to `findings.json`, and to the manifest without the images that the config excludes."""
     from medcnn.data.audit import audit, exclude
+    from medcnn.data.copies import join_copies
 
     def work(draft: Path) -> None:
         manifest = read_table(ingested / "manifest.parquet")
@@ -66,6 +67,7 @@ def audit(run: Run, ingested: Path) -> Path:
         flow, pixels = read_flow(ingested / "flow.json"), read_table(ingested / "pixels.parquet")
         findings = audit(manifest, run.config.audit, flow=flow, traits=traits, pixels=pixels, today=today)
         kept, exclusions = exclude(manifest, findings, run.config.audit)
+        kept = join_copies(kept, findings, merge_patients=run.config.audit.merge_patients is not None)
         write_json(findings, draft / "findings.json")
         (draft / "excluded.json").write_text(json.dumps([dataclasses.asdict(item) for item in exclusions], indent=1) + "\n")
         write_table(kept, draft / "manifest.parquet")
@@ -86,6 +88,13 @@ def require_sound(run: Run, audited: Path) -> None:
     from medcnn.data.audit import require_sound
 
     require_sound(read_findings(audited / "findings.json"), run.config.audit)
+
+
+def is_sound(run: Run, audited: Path) -> bool:
+    """Whether the config settles every error that the audit found."""
+    from medcnn.data.audit import open_errors
+
+    return not open_errors(read_findings(audited / "findings.json"), run.config.audit)
 
 
 def fingerprint(run: Run, audited: Path) -> Path:

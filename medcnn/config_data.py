@@ -175,4 +175,9 @@ class AuditConfig(Section):
         {},
         description="Kinds of finding whose images leave the cohort, each with a reason: label_conflict, duplicate, duplicate_across_parts",
     )
+    merge_patients: str | None = Field(
+        None,
+        pattern=r"\S",
+        description="The reason why patients who share a picture are one person: they then count as one (finding patient_under_two_ids)",
+    )
     min_class_patients: Positive = Field(10, description="A class with fewer patients than this is reported as too small to evaluate")

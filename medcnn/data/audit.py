@@ -36,6 +36,7 @@ OTHER_KINDS = (
     "small_class",
     "class_lacks_in_part",
     "patient_in_two_classes",
+    "patient_under_two_ids",
     *covariates.KINDS,
     *burned_in_text.KINDS,
     *(kind for kind in display_findings.KINDS if kind not in display_findings.EXCLUDABLE),
@@ -57,7 +58,8 @@ def audit(
 
     manifest: as ingest gives it. flow: adds what did not come in. split: image_id, part, fold; with it, leaks are looked
     for between its parts, else between the manifest's given parts. traits: `traits.parquet` of ingest; None: image
-    quality is not looked at. today: days since 1970, beyond which a date is impossible; None: covariates are not looked at.
+    quality is not looked at, and of copies only those with identical pixels are found. today: days since 1970, beyond which
+    a date is impossible; None: covariates are not looked at.
     pixels: `pixels.parquet` of ingest; None: whether all images are displayed alike is not looked at.
     Classes are counted without the images that the config excludes.
     Raises InputError when the config names a kind that does not exist or gives no reason.
@@ -65,7 +67,7 @@ def audit(
     _check_config(config)
     manifest = manifest.sort_values("image_id", kind="stable").reset_index(drop=True)
     found = _left_out(flow) if flow else []
-    found += copy_findings(manifest, split)
+    found += copy_findings(manifest, split, traits)
     if split is None and "given_part" in manifest:
         found += _patients_across_parts(manifest)
     if traits is not None:
@@ -96,12 +98,15 @@ def exclude(manifest: pd.DataFrame, findings: Sequence[Finding], config: AuditCo
 
 def require_sound(findings: Iterable[Finding], config: AuditConfig) -> None:
     """Raise InputError listing each error that the config neither accepts nor excludes."""
-    open_errors = [finding for finding in findings if finding.severity == "error" and not _is_settled(finding, config)]
-    if open_errors:
-        listed = "; ".join(
-            f"({number}) {finding.kind}: {finding.text} {finding.todo}" for number, finding in enumerate(open_errors, start=1)
-        )
-        raise InputError(f"the audit found {len(open_errors)} error{'s' if len(open_errors) > 1 else ''}: {listed}")
+    errors = open_errors(findings, config)
+    if errors:
+        listed = "; ".join(f"({number}) {finding.kind}: {finding.text} {finding.todo}" for number, finding in enumerate(errors, start=1))
+        raise InputError(f"the audit found {len(errors)} error{'s' if len(errors) > 1 else ''}: {listed}")
+
+
+def open_errors(findings: Iterable[Finding], config: AuditConfig) -> list[Finding]:
+    """The errors that the config neither accepts nor excludes."""
+    return [finding for finding in findings if finding.severity == "error" and not _is_settled(finding, config)]
 
 
 def _is_settled(finding: Finding, config: AuditConfig) -> bool:

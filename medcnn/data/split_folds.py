@@ -128,7 +128,7 @@ def _given_test(cohort: Cohort, notes: list[str]) -> np.ndarray | None:
 
 
 def _require_apart(cohort: Cohort, codes: np.ndarray) -> None:
-    """Raise InputError when a patient, or patients joined by identical images, stand at two sites."""
+    """Raise InputError when a patient, or patients joined by a picture, stand at two sites."""
     at = pd.DataFrame({"patient": cohort.table["patient_id"].to_numpy(), "unit": cohort.units, "site": codes})
     n_sites = at.groupby("patient")["site"].nunique()
     patients = sorted(n_sites.index[n_sites > 1].astype(str))
@@ -140,6 +140,6 @@ def _require_apart(cohort: Cohort, codes: np.ndarray) -> None:
     n_torn = int((at.groupby("unit")["site"].nunique() > 1).sum())
     if n_torn:
         raise InputError(
-            f"split.scheme leave_site_out: {n_torn} groups of patients share identical images across sites; set audit.exclude.duplicate "
-            "to a reason (the first of each stays), or deal with scheme: kfold and unit: site, which keeps such sites together"
+            f"split.scheme leave_site_out: {n_torn} groups of patients share pictures across sites; set audit.exclude.duplicate and "
+            "audit.exclude.near_duplicate to a reason (the first of each stays), or deal with scheme: kfold and unit: site, which keeps such sites together"
         )

@@ -1,6 +1,6 @@
 """What is dealt: units that are never torn apart, the classes they stand for, and parts that each get their share of both.
 
-A unit is a patient, or all patients of a site; those that share an identical image are one unit.
+A unit is a patient, or all patients of a site; those that share a picture are one unit.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def _classes(table: pd.DataFrame, labels: Sequence[str]) -> tuple[np.ndarray, li
 
 
 def _units(table: pd.DataFrame, kind: Unit) -> np.ndarray:
-    """Number of each image's unit, int64 (n_images,): connected components of patients, identical images and, when asked, sites.
+    """Number of each image's unit, int64 (n_images,): connected components of patients, images of one picture and, when asked, sites.
 
     They are numbered by their first image.
     """
@@ -110,13 +110,15 @@ def _units(table: pd.DataFrame, kind: Unit) -> np.ndarray:
 
 
 def _digests(table: pd.DataFrame) -> list[pd.Series]:
-    """What names identical images: the file's bytes with the frame within it, and the decoded pixels."""
+    """What names images of one picture: the file's bytes with the frame within it, the decoded pixels, and the copies that the audit found."""
     digests = []
     if "sha256" in table:
         frame = table["frame"].astype(str) if "frame" in table else ""
         digests.append(table["sha256"].astype("string") + ":" + frame)  # missing stays missing
     if "pixel_sha256" in table:
         digests.append(table["pixel_sha256"])
+    if "copy_group" in table:
+        digests.append(table["copy_group"])
     return digests
 
 
@@ -130,7 +132,7 @@ def note_units(cohort: Cohort, notes: list[str]) -> None:
         notes.append(f"All patients of a site stand in one part; there are {table['site'].nunique()} sites.")
     if len(joined):
         what = "sites share patients or" if cohort.kind == "site" else "patients share"
-        notes.append(f"{int(joined.sum())} {what} identical images and were dealt as {len(joined)} units.")
+        notes.append(f"{int(joined.sum())} {what} pictures and were dealt as {len(joined)} units.")
     sizes = np.bincount(units, minlength=1)
     if sizes.max() > LARGE_UNIT[cohort.kind] * len(table):
         first = table[column].iloc[int(np.flatnonzero(units == sizes.argmax())[0])]

@@ -97,7 +97,7 @@ def test_units_are_the_connected_components_of_patients_and_copies():
     assert len(joined) > 5
     assert all(tested[component].nunique() == 1 for component in components)
     n_patients = sum(table.set_index("image_id").loc[component, "patient_id"].nunique() for component in joined)
-    assert split.attrs["notes"] == [f"{n_patients} patients share identical images and were dealt as {len(joined)} units."]
+    assert split.attrs["notes"] == [f"{n_patients} patients share pictures and were dealt as {len(joined)} units."]
 
 
 def test_frames_of_one_file_are_not_copies():

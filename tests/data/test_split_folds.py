@@ -215,7 +215,7 @@ def test_copies_across_a_given_test_part_stay_and_those_beside_it_stay_together(
     parts = parts_of(split)
     assert parts.loc[table.loc[in_test[0], "image_id"]].eq("test").all()
     assert parts.loc[table.loc[outside[[0, 50, -1]], "image_id"]].nunique().eq(1).all()
-    assert any("3 patients share identical images and were dealt as 1 units" in note for note in split.attrs["notes"])
+    assert any("3 patients share pictures and were dealt as 1 units" in note for note in split.attrs["notes"])
 
 
 def test_given_parts_that_do_not_serve_a_test_part():
@@ -303,7 +303,7 @@ def test_copies_across_sites_are_refused_where_one_is_left_out(unit):
     table = with_sites(table, 3)
     rows = [np.flatnonzero(table["site"] == site)[0] for site in ("s0", "s2")]
     table.loc[rows, "sha256"] = "a copy"
-    with pytest.raises(InputError, match=r"1 groups of patients share identical images across sites; set audit.exclude.duplicate"):
+    with pytest.raises(InputError, match=r"1 groups of patients share pictures across sites; set audit.exclude.duplicate"):
         deal(table, plan("leave_site_out", unit=unit), labels=labels, seed=0)
 
 
@@ -321,7 +321,7 @@ def test_sites_that_share_a_patient_or_a_copy_are_one_unit():
     assert parts.loc[table.loc[[*s0, *s1, *s2], "image_id"]].nunique().eq(1).all()
     assert split.attrs["notes"][:2] == [
         "All patients of a site stand in one part; there are 10 sites.",
-        "3 sites share patients or identical images and were dealt as 1 units.",
+        "3 sites share patients or pictures and were dealt as 1 units.",
     ]
 
 
