@@ -142,7 +142,7 @@ class DataConfig(Section):
         "masked",
         description="dicom: masked: every folder and file name below path is replaced by a pseudonym in all outputs (medcnn.data.pseudonyms.find_file finds the file); shown: only names that hold a UID or an identity",
     )
-    slides: SlidesConfig = SlidesConfig()
+    slides: SlidesConfig = Field(SlidesConfig(), description="slides: where their tiles are cut, and which of them come in")
     find_text: bool = Field(
         False,
         description="Read every image with OCR (extra ocr, about half a CPU-second each) and warn of text in the pixels; how much there is is kept, never what it says",

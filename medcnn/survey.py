@@ -20,6 +20,7 @@ DICOM_ENDINGS = {".dcm", ".dicom", ".ima"}
 TABLE_ENDINGS = {".csv", ".tsv", ".parquet"}
 PART_FOLDERS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 MOST_FILES = 200_000
+LEAST_SLIDE_BYTES = 1 << 20  # a smaller TIFF is not looked into: it may be a picture, and is no slide
 WORDS = {
     "image_column": r"^(image|file|filename|file_name|path|image_path|img|image_id|dicom|name)$",
     "label_column": r"^(label|labels|class|diagnosis|dx|target|finding|category|y)$",
@@ -54,7 +55,7 @@ def write_commented_config(folder: Path, out: Path | None = None) -> tuple[Path,
 
 
 def survey(folder: Path) -> Survey:
-    """Recognise the source by its files: NPZ, a table beside images, a DICOM tree, one folder per class."""
+    """Recognise the source by its files: whole slides, NPZ, a table beside images, a DICOM tree, one folder per class."""
     if not folder.exists():
         raise InputError(f"{folder}: no such folder; expected a folder with images, DICOM files, a table or an NPZ file")
     if folder.is_file():
@@ -66,6 +67,8 @@ def survey(folder: Path) -> Survey:
     archives = [path for path in files if path.suffix.lower() == ".npz"]
     kinds = ", ".join(f"{n} {ending or 'without ending'}" for ending, n in endings.most_common(5))
     seen = [f"{folder}: {len(files)} files: {kinds}"]
+    if _holds_slides(files, n_dicom):
+        return _survey_slides(folder, files, tables, seen)
     if tables and n_images:
         return _survey_table(_likely_table(tables), folder, seen)
     if n_dicom > n_images:
@@ -134,6 +137,54 @@ def _survey_dicom(folder: Path, tables: list[Path], seen: list[str]) -> Survey:
     return Survey(data, seen, doubts)
 
 
+def _holds_slides(files: list[Path], n_dicom: int) -> bool:
+    """True when an ending is a scanner's own, or the first large TIFFs or DICOM files are whole slides by their header."""
+    from medcnn.data.slides import SCANNER_ENDINGS
+
+    if any(path.suffix.lower() in SCANNER_ENDINGS for path in files):
+        return True
+    from medcnn.data.slide_dicom import is_whole_slide
+    from medcnn.data.slide_tiff import is_pyramid
+
+    tiffs = [path for path in files if path.suffix.lower() in {".tif", ".tiff", ".btf"} and path.stat().st_size > LEAST_SLIDE_BYTES]
+    dicoms = [path for path in files if path.suffix.lower() in DICOM_ENDINGS][:3] if n_dicom else []
+    return any(map(is_pyramid, tiffs[:3])) or any(map(is_whole_slide, dicoms))
+
+
+def _survey_slides(folder: Path, files: list[Path], tables: list[Path], seen: list[str]) -> Survey:
+    """Outlines beside the slides label tiles; else a table that names the slides labels them."""
+    data: dict[str, object] = {"source": "slides", "path": str(folder.resolve())}
+    doubts = ["resolution and tiles: data.slides.mpp, tile_px and min_tissue are the defaults (0.5 um/px, 256 px, half tissue)"]
+    names = {name for path in files for name in (path.name, path.stem, path.relative_to(folder).as_posix())}
+    found = next(((path, column) for path in tables if (column := _column_naming(names, read_table(path)))), None)
+    outlines = [path for path in files if path.suffix.lower() in {".geojson", ".xml"}]
+    if outlines:
+        data["slides"] = {"annotations": str(outlines[0].parent.resolve())}
+        doubts.append(f"{len(outlines)} files with outlines were found, by which tiles are labelled: check data.slides.annotations")
+    if found is not None:
+        table, columns = read_table(found[0]), [str(column) for column in read_table(found[0]).columns]
+        data |= {"label_table": str(found[0].resolve()), "image_column": found[1]}
+        wanted = ("patient_column", "site_column") if outlines else ("label_column", "patient_column", "site_column")
+        for key in wanted:
+            match = next((column for column in columns if re.match(WORDS[key], column, re.I) and table[column].notna().any()), None)
+            if match is not None and match != found[1]:
+                data[key] = match
+    if "label_column" not in data and not outlines:
+        doubts.append(
+            "labels: set data.label_table, image_column and label_column, or data.slides.annotations; without them only `medcnn audit` works"
+        )
+    if "patient_column" not in data:
+        doubts.append("patients: every slide counts as its own patient; name the patient in label_table (data.patient_column)")
+    return Survey(data, seen, doubts)
+
+
+def _column_naming(names: set[str], table: pd.DataFrame) -> str | None:
+    """The column most of whose values name a file of the folder, with or without ending."""
+    hits = {str(column): float(table[column].astype(str).isin(names).mean()) for column in table.columns} if len(table) else {}
+    best = max(hits, key=lambda column: hits[column], default=None)
+    return best if best is not None and hits[best] >= 0.5 else None
+
+
 def _survey_class_folders(folder: Path, files: list[Path], seen: list[str]) -> Survey:
     images = [path.relative_to(folder) for path in files if path.suffix.lower() in IMAGE_ENDINGS]
     depth = 1 if any(path.parts[0].lower() in PART_FOLDERS for path in images) else 0
@@ -150,11 +201,11 @@ def _config_text(name: str, found: Survey) -> str:
     lines += [f"# CHECK: {doubt}" for doubt in found.doubts]
     lines += [
         f"name: {name}",
-        "modality: auto  # chest_xray, xray, histology, fundus, dermoscopy, ultrasound, generic: steers augmentation",
+        f"modality: {'histology' if found.data['source'] == 'slides' else 'auto'}  # chest_xray, xray, histology, fundus, dermoscopy, ultrasound, generic: steers augmentation",
         "data:",
     ]
     for key, value in found.data.items():
-        text = json.dumps(value) if isinstance(value, list) else yaml.safe_dump(value, width=1000).removesuffix("\n...\n").strip()
+        text = json.dumps(value) if isinstance(value, list | dict) else yaml.safe_dump(value, width=1000).removesuffix("\n...\n").strip()
         lines.append(f"  {key}: {text}  # {DataConfig.model_fields[key].description}")
     lines += [
         "# All other sections are decided by the plan; `medcnn plan` shows each decision and its reason. For instance:",

@@ -10,6 +10,7 @@ from PIL import Image
 from medcnn.config_file import read_config
 from medcnn.errors import InputError
 from medcnn.survey import survey, write_commented_config
+from tests.data.made_slides import write_slide
 
 
 def picture(path: Path) -> None:
@@ -79,3 +80,37 @@ def test_an_existing_config_is_kept(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists already"):
         write_commented_config(tmp_path / "set", tmp_path / "mine.yaml")
     assert (tmp_path / "mine.yaml").read_text() == "mine"
+
+
+def test_slides_with_a_table_and_with_outlines(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    (folder / "drawn").mkdir(parents=True)
+    for name in ("a.svs", "b.ndpi"):
+        (folder / name).touch()
+    pd.DataFrame({"slide_name": ["a", "b"], "diagnosis": ["x", "y"], "patient_id": [1, 2]}).to_csv(folder / "labels.csv", index=False)
+    path, _ = write_commented_config(folder, tmp_path / "set.yaml")
+    config = read_config(path)
+    assert (config.data.source, config.modality, config.data.label_table) == ("slides", "histology", folder / "labels.csv")
+    assert (config.data.image_column, config.data.label_column, config.data.patient_column) == ("slide_name", "diagnosis", "patient_id")
+    (folder / "drawn" / "a.geojson").touch()
+    path, _ = write_commented_config(folder, tmp_path / "drawn.yaml")
+    config = read_config(path)
+    assert (config.data.label_column, config.data.slides.annotations) == (None, folder / "drawn")
+
+
+def test_tiffs_are_slides_only_as_pyramids(tmp_path: Path) -> None:
+    pytest.importorskip("openslide", reason="needs the extra wsi")
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (700, 700, 3), dtype=np.uint8)
+    for name in ("x", "y"):
+        (tmp_path / "flat" / name).mkdir(parents=True)
+        Image.fromarray(noise).save(tmp_path / "flat" / name / "a.tif")
+    assert survey(tmp_path / "flat").data["source"] == "folder"
+    write_slide(tmp_path / "pyramid" / "a.tif", noise)
+    found = survey(tmp_path / "pyramid")
+    assert found.data == {"source": "slides", "path": str(tmp_path / "pyramid")}
+    assert any("label" in doubt for doubt in found.doubts)
+
+
+def test_the_real_folder_of_slides(shared_data: Path) -> None:
+    assert survey(shared_data / "wsi").data["source"] == "slides"

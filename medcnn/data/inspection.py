@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medcnn.data.digests import perceptual_hash, pixel_digest
-from medcnn.data.formats import UnreadableImage
+from medcnn.data.formats import ImageHeader, UnreadableImage
 from medcnn.data.images import Reading, decode_place, read_file, shares_no_file
 from medcnn.data.pixel_record import record_of
 from medcnn.data.traits import Cell, traits_of
@@ -73,9 +74,17 @@ def _seen(path: str, frame: int, row: int, reading: Reading, data: bytes | None,
         pixels, header = decode_place(path, frame, reading, data=data)
     except UnreadableImage as error:
         return _refused(row, error)
-    groups = ({**_facts(pixels, header.bit_depth, sha256), **header.measured}, _traits(pixels, header.bit_depth, reading), record_of(header))
+    traits = _traits(_looked_at(pixels, header), header.bit_depth, reading)
+    groups = ({**_facts(pixels, header.bit_depth, sha256), **header.measured}, traits, record_of(header))
     named = {f"{group}.{name}": value for group, values in zip(GROUPS, groups, strict=True) for name, value in values.items()}
     return {"row": row, **named}
+
+
+def _looked_at(pixels: np.ndarray, header: ImageHeader) -> np.ndarray:
+    """What the traits are taken of. Tiles come by the hundred thousand, are of one size and compared with each other: half of it will do."""
+    if header.format != "slide" or min(pixels.shape[:2]) < 2:
+        return pixels
+    return np.asarray(cv2.resize(pixels, (pixels.shape[1] // 2, pixels.shape[0] // 2), interpolation=cv2.INTER_AREA))
 
 
 def _traits(pixels: np.ndarray, bit_depth: int, reading: Reading) -> Row:

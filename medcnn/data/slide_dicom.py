@@ -201,3 +201,11 @@ def _power(dataset: pydicom.Dataset) -> float | None:
     path = (dataset.get("OpticalPathSequence") or [pydicom.Dataset()])[0]
     power = path.get("ObjectiveLensPower")
     return float(power) if power else None
+
+
+def is_whole_slide(path: Path) -> bool:
+    """True for a DICOM file that is a whole slide by its header; False for whatever else it is."""
+    try:
+        return is_dicom(head_of(path, path)) and bool(slide_header(path, path).kind)
+    except UnreadableImage:
+        return False

@@ -213,3 +213,14 @@ def _as_rgb(pixels: np.ndarray, photometric: int) -> np.ndarray:
         grey = 255 - pixels if photometric == _MIN_IS_WHITE else pixels
         return np.repeat(grey, 3, axis=2)
     return over_white(pixels)
+
+
+def is_pyramid(path: Path) -> bool:
+    """True for a TIFF whose first picture is stored in tiles and has smaller copies in the file; False for whatever else it is."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            first = _page(file, 0)
+            copies = [page for page in (_page(file, number) for number in range(1, len(file.pages))) if page.is_tiled]
+            return bool(first.is_tiled and any(page.imagewidth < first.imagewidth for page in copies))
+    except _ERRORS:
+        return False

@@ -15,7 +15,7 @@ from medcnn.config_data import SlidesConfig
 from medcnn.data.annotations import read_outlines, tile_classes
 from medcnn.data.formats import UnreadableImage
 from medcnn.data.resolution import NoResolution, resolution_of
-from medcnn.data.slides import Slide, open_slide
+from medcnn.data.slides import Slide, opened
 from medcnn.data.tiles import Cut, cut_of, grid_of, read_overview
 from medcnn.data.tissue import TissueMap, mask_mpp, shares, tissue_map
 
@@ -82,11 +82,7 @@ def read_cut(file: Path) -> SlideTiles:
 def cut_slide(job: SlideJob) -> SlideTiles:
     """The tiles of a slide that are to come in. Raises InputError for an annotation file that cannot be read."""
     try:
-        slide = open_slide(job.file, where=job.shown)
-        try:
-            return _cut(slide, job)
-        finally:
-            slide.close()
+        return _cut(opened(job.file, where=job.shown), job)  # kept open: its tiles may be read next
     except UnreadableImage as error:
         return _refused(error.kind, error.reason)
 

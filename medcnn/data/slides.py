@@ -19,7 +19,8 @@ from medcnn.data.images import is_dicom
 SLIDE_ENDINGS = frozenset(
     {".svs", ".ndpi", ".tif", ".tiff", ".btf", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm", ".dicom"}
 )
-OPEN_SLIDES = 8  # file handles that read_rectangle keeps open in a process
+SCANNER_ENDINGS = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide"})  # which nothing but a slide has
+OPEN_SLIDES = 4  # file handles that read_rectangle keeps open in a process
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,11 @@ class _OpenSlides:
     def __init__(self, n: int) -> None:
         self._n, self._lock, self._slides = n, Lock(), OrderedDict[tuple[str, int, int], Slide]()
 
+    def forget(self) -> None:
+        """Close all of them."""
+        with self._lock:
+            self._slides.clear()
+
     def get(self, path: Path, where: object) -> Slide:
         """The open slide; opened anew when the file has changed."""
         try:
@@ -160,6 +166,11 @@ class _OpenSlides:
 
 
 _open_slides = _OpenSlides(OPEN_SLIDES)
+
+
+def forget_slides() -> None:
+    """Close the slides that `opened` keeps, and drop the pixels that they hold."""
+    _open_slides.forget()
 
 
 def opened(path: Path, *, where: object = None) -> Slide:

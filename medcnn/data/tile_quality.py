@@ -16,4 +16,5 @@ def sharpness(pixels: np.ndarray, mpp: float) -> float:
     if mpp < SHARPNESS_MPP:
         size = tuple(max(3, round(side * mpp / SHARPNESS_MPP)) for side in grey.shape[::-1])
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    return float(cv2.Laplacian(grey, cv2.CV_32F).var())
+    spread = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))[1]
+    return float(spread[0, 0] ** 2)
