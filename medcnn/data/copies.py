@@ -224,8 +224,10 @@ def _torn_by_parts(groups: list[Group], places: pd.DataFrame | None) -> list[tup
         return []
     number = pd.Series({image: number for number, group in enumerate(groups) for image in group["image_id"]})
     placed = places[places["image_id"].isin(number.index)]
+    placed = placed.assign(group=placed["image_id"].map(number))
     torn: dict[int, tuple[Group, str, list[str]]] = {}
-    for (group, _), fold in placed.groupby([placed["image_id"].map(number), "fold"]):
+    for _, fold in placed.groupby(["group", "fold"]):
+        group = int(fold["group"].iloc[0])
         parts = sorted(set(fold["part"]), key=KEPT_FIRST.index)
         if len(parts) > 1 and group not in torn:
             torn[group] = (groups[group], "/".join(parts), fold.loc[fold["part"] != parts[0], "image_id"].tolist())
