@@ -34,7 +34,12 @@ def write_tiles(folder: Path) -> Path:
                     pixels[8:24, 8:24] = pixels[8:24, 8:24] // 3
                 name = f"{patient:02d}_{slide}_{tile}.png"
                 cv2.imwrite(str(folder / name), pixels[..., ::-1])
-                row = {"image": name, "label": ["well", "ill"][patient % 2], "patient": f"p{patient:02d}", "slide": f"s{patient:02d}_{slide}"}
+                row = {
+                    "image": name,
+                    "label": ["well", "ill"][patient % 2],
+                    "patient": f"p{patient:02d}",
+                    "slide": f"s{patient:02d}_{slide}",
+                }
                 rows.append({**row, "x": 512 * (tile % 3), "y": 512 * (tile // 3)})
     pd.DataFrame(rows).to_csv(folder / "tiles.csv", index=False)
     return folder / "tiles.csv"
@@ -98,7 +103,9 @@ def test_new_slides_are_predicted_as_in_the_run(sliced: Path, tmp_path: Path) ->
     names = set(test["image_id"])
     table = tiles.assign(image_id=tiles["path"])[lambda frame: frame["path"].isin(names)]
     assert len(table) == len(test) > 0
-    table.sample(frac=1, random_state=0).assign(path=lambda frame: str(sliced.parent) + "/" + frame["path"]).to_csv(tmp_path / "new.csv", index=False)
+    table.sample(frac=1, random_state=0).assign(path=lambda frame: str(sliced.parent) + "/" + frame["path"]).to_csv(
+        tmp_path / "new.csv", index=False
+    )
     found = predict_new(run, [tmp_path / "new.csv"]).sort_values("image_id")
     assert np.allclose(found["p_ill"], test["p_ill"], atol=1e-5)
     assert found.groupby("bag")["p_ill"].nunique().max() == 1
