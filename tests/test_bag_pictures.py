@@ -10,9 +10,9 @@ import pandas as pd
 
 from medcnn.bag_pictures import HEAT_SHARE, write_bag_pictures
 from medcnn.data.cache import CachedImages
+from medcnn.readout import read_bags
 from medcnn.report.attention_blocks import attention_blocks
 from medcnn.report.blocks import Gallery
-from medcnn.readout import read_bags
 from tests.test_members import plan
 
 GREYS = [10, 40, 70, 100, 130, 160]

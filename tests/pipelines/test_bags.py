@@ -16,7 +16,7 @@ from medcnn.plan import read_plan
 from medcnn.runs import reopen_run
 from medcnn.tables import read_records, read_table
 from pipelines.finetune import finetune
-from tests.data.test_stain import E, H, WARM_E, WARM_H, stained
+from tests.data.test_stain import WARM_E, WARM_H, E, H, stained
 
 N_PATIENTS, N_TILES = 20, 6
 
