@@ -35,9 +35,10 @@ def write_bag_pictures(
         images = cached.images[cached.rows(bag["image_id"])]
         placed = {"x", "y"} <= {*bag.columns} and bool(bag[["x", "y"]].notna().all(axis=None))
         pictures = _mosaic(images, bag) if placed else _extremes(images, bag["attention"].to_numpy())
-        files = [f"bag{number:02d}.png", f"bag{number:02d}_second.png"]
+        files = [f"bag{number:02d}.png", f"bag{number:02d}_second.png" if pictures[1].size else ""]
         for file, picture in zip(files, pictures, strict=True):
-            write_png(folder / file, picture)
+            if file:
+                write_png(folder / file, picture)
         written.append({**told, "placed": placed, "picture": files[0], "second": files[1]})
     (folder / "bags.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
@@ -87,14 +88,15 @@ def _cells(places: np.ndarray) -> np.ndarray:
 
 
 def _extremes(images: np.ndarray, attention: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The images with most attention and those with least, up to N_EXTREME each, none in both: uint8 (H, W, 3) each."""
+    """The images with most attention and those with least, up to N_EXTREME each, none in both: uint8 (H, W, 3); empty for none."""
     order = np.argsort(-attention, kind="stable")
     n_most = min(N_EXTREME, max(1, len(order) // 2))
     return _side_by_side(images[order[:n_most]]), _side_by_side(images[order[n_most:][::-1][:N_EXTREME]])
 
 
 def _side_by_side(images: np.ndarray) -> np.ndarray:
-    canvas = np.full((2 * EXTREME_PX, 2 * EXTREME_PX, 3), WHITE, np.uint8)
+    rows, columns = -(-len(images) // 2), min(len(images), 2)
+    canvas = np.full((rows * EXTREME_PX, columns * EXTREME_PX, 3), WHITE, np.uint8)
     for number, image in enumerate(images):
         top, left = EXTREME_PX * (number // 2), EXTREME_PX * (number % 2)
         resized = cv2.resize(_in_colour(image), (EXTREME_PX, EXTREME_PX), interpolation=cv2.INTER_AREA)

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from medcnn.artifact import read_stamp, write_file
-from medcnn.cohort import Exclusion, Finding, read_findings, read_fingerprint, read_flow
+from medcnn.audit_stages import FOUND_BY, all_findings
+from medcnn.cohort import Exclusion, Finding, read_fingerprint, read_flow
 from medcnn.config import Config
 from medcnn.energy import SOURCE
 from medcnn.errors import InputError
@@ -21,6 +22,7 @@ from medcnn.evaluation.calibrator import Calibrator
 from medcnn.evaluation.ensemble_weights import EnsembleWeights
 from medcnn.evaluation.ladder import RungNumbers
 from medcnn.evaluation.selection import Selection
+from medcnn.finding_pictures import read_pictures
 from medcnn.members import Member, read_cost, read_members
 from medcnn.plan import Plan, read_plan
 from medcnn.report.facts import BagPicture, Energy, ErrorImage, OperatingPoint, RunFacts, RungFacts, SearchFacts
@@ -50,6 +52,7 @@ def run_facts(run: Run, folders: Mapping[str, Path], trained: Mapping[Member, Pa
         flow=read_flow(folders["ingest"] / "flow.json"),
         excluded=[Exclusion(**row) for row in json.loads((folders["audit"] / "excluded.json").read_text(encoding="utf-8"))],
         findings=_all_findings(folders, run.config),
+        pictures=read_pictures(folders["pictures"]) if "pictures" in folders else (),
         fingerprint=read_fingerprint(folders["fingerprint"] / "fingerprint.json"),
         split=split,
         counts=read_table(folders["split"] / "counts.csv"),
@@ -212,7 +215,8 @@ def read_bags(folder: Path) -> list[BagPicture]:
     """The bags that the stage explain kept; none without the rung mil."""
     path = folder / "bags.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return [BagPicture(**{**row, **{name: (folder / row[name]).read_bytes() for name in ("picture", "second")}}) for row in rows]
+    pictures = [{name: (folder / row[name]).read_bytes() for name in ("picture", "second") if row[name]} for row in rows]
+    return [BagPicture(**{**row, "second": None, **found}) for row, found in zip(rows, pictures, strict=True)]
 
 
 def versions() -> dict[str, str]:
@@ -229,13 +233,15 @@ def settle(finding: Finding, config: Config) -> Finding:
 
 
 def _all_findings(folders: Mapping[str, Path], config: Config) -> list[Finding]:
-    found = [finding for stage in ("shortcuts", "audit") for finding in read_findings(folders[stage] / "findings.json")]
-    return [settle(finding, config) for finding in found]
+    return [settle(finding, config) for finding in all_findings(folders)]
 
 
-def audit_text(ingested: Path, audited: Path, config: Config) -> str:
-    """What came in, what did not and why, and what is wrong with the rest; for the terminal."""
-    flow, findings = read_flow(ingested / "flow.json"), read_findings(audited / "findings.json")
+def audit_text(folders: Mapping[str, Path], config: Config, *, missing: str = "") -> str:
+    """What came in, what did not and why, and what is wrong with the rest; for the terminal.
+
+    folders: of ingest and audit, and of the other stages that find something, as far as the audit went; missing: why it went no further.
+    """
+    flow, findings = read_flow(folders["ingest"] / "flow.json"), all_findings(folders)
     lines = [f"{flow.source}: {flow.n_found} found, {flow.n_files} came in: {flow.n_images} images of {flow.n_patients} patients"]
     lines += [f"  note: {note}" for note in flow.notes]
     for kind, n in flow.counts().items():
@@ -245,8 +251,9 @@ def audit_text(ingested: Path, audited: Path, config: Config) -> str:
     lines.append("")
     for finding in sorted((settle(finding, config) for finding in findings), key=lambda finding: list(SIGNS).index(finding.severity)):
         lines += [f"{SIGNS[finding.severity]} {finding.kind}: {finding.text}", f"         {finding.todo}"]
-    lines.append("" if findings else "no findings")
-    lines.append(f"all of them: {audited / 'findings.json'}; every file left out: {ingested / 'flow.json'}")
+    lines += ["" if findings else "no findings", *([missing] if missing else [])]
+    places = ", ".join(str(folders[stage] / "findings.json") for stage in reversed(FOUND_BY) if stage in folders)
+    lines.append(f"all of them: {places}; every file left out: {folders['ingest'] / 'flow.json'}")
     return "\n".join(lines)
 
 

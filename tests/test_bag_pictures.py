@@ -54,12 +54,14 @@ def test_tiles_lie_where_they_lay(tmp_path: Path) -> None:
 
 
 def test_without_places_the_extremes_are_shown(tmp_path: Path) -> None:
-    first = written(tmp_path, placed=False, channels=1)[0]
+    first, _, alone = written(tmp_path, placed=False, channels=1)
     assert not first["placed"]
     most, least = (cv2.imread(str(tmp_path / first[name])) for name in ("picture", "second"))
     assert most[50, 50, 0] == 40  # v alone: one of three
-    assert most[50, 170, 0] == 255
+    assert most.shape == (112, 112, 3)
     assert [int(least[50, 50, 0]), int(least[50, 170, 0])] == [70, 10]  # w, then u
+    assert alone["second"] == ""
+    assert read_bags(tmp_path)[2].second is None
 
 
 def test_the_report_shows_them(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def attention_blocks(bags: Sequence[BagPicture]) -> list[Any]:
     """The pictures with what they show; nothing where there are none."""
     if not bags:
         return []
-    sizes = np.cumsum([len(bag.picture) + len(bag.second) for bag in bags])
+    sizes = np.cumsum([len(bag.picture) + len(bag.second or b"") for bag in bags])
     shown = bags[: max(int((sizes <= MOST_PICTURE_BYTES).sum()), 1)]
     placed = all(bag.placed for bag in shown)
     blocks: list[Any] = [
@@ -43,7 +43,7 @@ def _picture(bag: BagPicture) -> Picture:
         f"with {bag.image_id}",
         f"probability {fixed(bag.p)}; {plural(bag.n_images, 'image')}, half of the attention on {bag.n_half}",
     ]
-    return Picture(f"{kind}: {bag.label}", lines, _uri(bag.picture), _uri(bag.second))
+    return Picture(f"{kind}: {bag.label}", lines, _uri(bag.picture), _uri(bag.second) if bag.second else "")
 
 
 def _uri(png: bytes) -> str:

@@ -54,7 +54,8 @@ class BagPicture:
     """One bag of images (a slide, a study, a patient) that the rung mil predicted, and where its attention lay.
 
     image_id: of the image with most attention. y: 0 or 1. p: probability. n_half: how many images hold half of the attention.
-    placed: the pictures, PNG bytes, are the mosaic of tiles and the attention over it; else images with most and with least.
+    placed: the pictures, PNG bytes, are the mosaic of tiles and the attention over it; else images with most and with least
+    (second: None for a bag of one image).
     """
 
     image_id: str
@@ -66,7 +67,7 @@ class BagPicture:
     n_half: int
     placed: bool
     picture: bytes
-    second: bytes
+    second: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,20 @@ class RungFacts:
     def is_headline(self) -> bool:
         """Whether the report is about this rung."""
         return self.numbers.to_headline is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingPicture:
+    """One image that a finding of the audit names. kind: of the finding; group: number of the pair or group that it belongs to, from 0.
+
+    lines: what is known of the image, in words. jpeg: the picture.
+    """
+
+    kind: str
+    group: int
+    image_id: str
+    lines: Sequence[str]
+    jpeg: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +156,7 @@ class RunFacts:
     plan: Plan | None = None
     flow: Flow | None = None
     findings: Sequence[Finding] = ()
+    pictures: Sequence[FindingPicture] = ()
     excluded: Sequence[Exclusion] = ()
     fingerprint: Fingerprint | None = None
     split: pd.DataFrame | None = None
