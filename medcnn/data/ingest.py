@@ -54,7 +54,7 @@ def ingest(
 ) -> tuple[pd.DataFrame, Flow]:
     """Read every image that the config's source names, and say what came in.
 
-    The manifest has MANIFEST_COLUMNS, `pixel_sha256` and `perceptual_hash` of the decoded pixels, one column y_LABEL (0, 1, NaN) per label,
+    The manifest has MANIFEST_COLUMNS, `pixel_sha256` of the decoded pixels, one column y_LABEL (0, 1, NaN) per label,
     those of `study_id`, `site`, `given_part`, `given_fold`, `spacing_mm` that the source knows, and covariates; rows are
     sorted by image_id. `path` is relative to image_root(config); height and width in pixels. `sha256` is of the file's
     bytes (of the pixels where images share a file). `seed` draws the phantom and nothing else.

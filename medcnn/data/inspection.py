@@ -17,13 +17,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medcnn.data.digests import perceptual_hash, pixel_digest
+from medcnn.data.digests import pixel_digest
 from medcnn.data.formats import ImageHeader, UnreadableImage
 from medcnn.data.images import Reading, decode_place, read_file, shares_no_file
 from medcnn.data.pixel_record import record_of
 from medcnn.data.traits import Cell, traits_of
 
-FACTS = ("height", "width", "bit_depth", "channels", "sha256", "pixel_sha256", "perceptual_hash")
+FACTS = ("height", "width", "bit_depth", "channels", "sha256", "pixel_sha256")
 GROUPS = ("facts", "traits", "record")
 ROWS_AT_ONCE = 1 << 16  # of a table that is written: bounds what waits in memory
 Row = dict[str, Cell]
@@ -104,7 +104,7 @@ def _facts(pixels: np.ndarray, bit_depth: int, sha256: str | None) -> Row:
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else 3
     digest = pixel_digest(pixels)
-    return dict(zip(FACTS, (height, width, bit_depth, channels, sha256 or digest, digest, perceptual_hash(pixels)), strict=True))
+    return dict(zip(FACTS, (height, width, bit_depth, channels, sha256 or digest, digest), strict=True))
 
 
 # ---------------------------------------------------------------- gathering the chunks

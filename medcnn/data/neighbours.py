@@ -6,7 +6,7 @@ import numpy as np
 
 LEAF = 64  # vectors that are compared with each other
 N_TREES = 32
-MOST_PER_VECTOR = 8  # nearest that a vector keeps in each tree: bounds what a heap of alike pictures costs
+MOST_PER_VECTOR = 4  # nearest that a vector keeps in each tree: bounds what a heap of alike pictures costs
 _AT_ONCE = 256  # leaves
 
 
@@ -15,7 +15,7 @@ def close_pairs(vectors: np.ndarray, reach: float, *, n_trees: int = N_TREES, se
 
     vectors: float32 (n, d). Exact where all fit in one leaf. Else a tree halves the vectors at the median of a random direction until
     64 are left, and only these are compared (Dasgupta & Freund 2008, doi:10.1145/1374376.1374452); a close pair is missed only where
-    every tree parts it. Time grows with n log n, memory with n. A vector keeps the 8 nearest in each leaf.
+    every tree parts it. Time grows with n log n, memory with n. A vector keeps the 4 nearest in each leaf.
     """
     vectors = np.ascontiguousarray(vectors, np.float32)
     n = len(vectors)

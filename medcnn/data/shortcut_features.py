@@ -24,7 +24,7 @@ MAX_LEVELS = 30  # of a text column, the most frequent ones; the others count as
 MIN_LEVEL_SHARE = 0.002
 MAX_DISCRETE = 8  # a number with more values than this is a quantity
 N_NUMBER_BINS = 5
-NOT_METADATA = {*MANIFEST_COLUMNS, "study_id", "pixel_sha256", "perceptual_hash", "copy_group", "given_part", "given_fold", "n_bytes"}
+NOT_METADATA = {*MANIFEST_COLUMNS, "study_id", "pixel_sha256", "copy_group", "given_part", "given_fold", "n_bytes"}
 # Traits of the person, not of the acquisition: an uneven case mix, which is no fault of the camera.
 PATIENT_TRAIT = re.compile(r"^(patient_?)?(age|sex|gender|race|ethnicity|bmi|weight|height_cm|smok\w*)(_\w+)?$", re.IGNORECASE)
 

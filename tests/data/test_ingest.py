@@ -4,17 +4,15 @@ import hashlib
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from medcnn.cohort import Flow, read_flow, write_json
 from medcnn.config_data import DataConfig
 from medcnn.data import pixel_record
-from medcnn.data.digests import NEAR_BITS, near_pairs, perceptual_hash, pixel_digest
+from medcnn.data.digests import pixel_digest
 from medcnn.data.images import decode_row
 from medcnn.data.ingest import image_root, ingest, row_reader
 from medcnn.data.inspection import look
@@ -492,41 +490,3 @@ def test_a_grey_copy_in_colour_has_the_same_digest_and_a_changed_pixel_has_not()
     changed[3, 3] ^= 1
     assert pixel_digest(changed) != pixel_digest(grey)
     assert pixel_digest(grey.reshape(12, 48)) != pixel_digest(grey)
-
-
-def test_near_pairs_are_those_of_a_comparison_of_all_with_all() -> None:
-    rng = np.random.default_rng(3)
-    bits = rng.integers(0, 2, (60, 256), dtype=np.uint8)
-    for row in range(1, 40):  # relatives of row 0 and of each other at every distance around the limit
-        bits[row] = bits[row // 2]
-        flipped = rng.choice(256, row % 15, replace=False)
-        bits[row, flipped] ^= 1
-    for row, first in ((51, 0), (53, 1)):  # changed in every band but the last, and in every band but the first
-        bits[row + 1] = bits[row]
-        bits[row + 1, first : first + NEAR_BITS] ^= 1
-    hashes = [np.packbits(row).tobytes().hex() for row in bits]
-    hashes[50] = ""
-    expected = [
-        (i, j, int((bits[i] != bits[j]).sum()))
-        for i in range(60)
-        for j in range(i + 1, 60)
-        if 50 not in (i, j) and (bits[i] != bits[j]).sum() <= NEAR_BITS
-    ]
-    assert near_pairs(hashes) == expected
-    assert {distance for *_, distance in expected} >= {0, NEAR_BITS}
-
-
-def test_the_perceptual_hash_survives_saving_anew_and_nothing_else() -> None:
-    def scene(seed: int) -> np.ndarray:
-        smooth = gaussian_filter(np.random.default_rng(seed).normal(size=(200, 160)), 8)
-        return ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
-
-    def distance(a: np.ndarray, b: np.ndarray) -> int:
-        return bin(int(perceptual_hash(a), 16) ^ int(perceptual_hash(b), 16)).count("1")
-
-    first = scene(0)
-    resaved = cv2.imdecode(cv2.imencode(".jpg", first, [cv2.IMWRITE_JPEG_QUALITY, 70])[1], cv2.IMREAD_GRAYSCALE)
-    assert distance(first, resaved) <= 4
-    assert distance(first, first.astype(np.uint16) * 257) <= 2
-    assert min(distance(first, scene(seed)) for seed in range(1, 30)) > 60
-    assert perceptual_hash(np.full((50, 50), 200, np.uint8)) == ""

@@ -122,6 +122,6 @@ def test_a_date_becomes_days() -> None:
 
 def test_columns_are_sorted_into_acquisition_and_patient() -> None:
     table = files(image_id=list("abc"), patient_id=list("abc"), frame=0, sha256=list("abc"), pixel_sha256=list("abc"), y_sick=[0, 1, 0])
-    table = table.assign(given_part=["train", "val", "test"], study_id=list("abc"), perceptual_hash=list("abc"))
+    table = table.assign(given_part=["train", "val", "test"], study_id=list("abc"), copy_group=list("abc"))
     table = table.assign(site=["x", "y", "y"], age=[1, 2, 3], age_years=[1, 2, 3], Sex=["F", "M", None], view="AP", stage=[1, None, None])
     assert metadata_columns(table) == (["site", "stage"], ["age", "age_years", "Sex"])
