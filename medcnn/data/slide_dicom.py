@@ -9,9 +9,9 @@ from threading import Lock
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
-from medcnn.data.dicom import DICOM_ERRORS
+from medcnn.data.dicom_codecs import DICOM_ERRORS
 from medcnn.data.formats import UnreadableImage, first_line
 from medcnn.data.images import is_dicom
 from medcnn.data.slides import Level, SlideFacts, check_levels, head_of, pasted, white

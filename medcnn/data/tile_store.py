@@ -30,7 +30,7 @@ class TileStore:
 
     def put(self, number: int, pixels: np.ndarray) -> None:
         """Write one tile to its place."""
-        rest = memoryview(np.ascontiguousarray(pixels)).cast("B")
+        rest = np.ascontiguousarray(pixels).data.cast("B")
         offset = number * self.tile_bytes
         file = os.open(self.file, os.O_WRONLY)
         try:

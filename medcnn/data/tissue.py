@@ -42,7 +42,7 @@ class TissueMap:
 def mask_mpp(tile_um: float, area_um2: float) -> float:
     """Microns per mask pixel for tiles of a width: MASK_MPP, finer for small tiles, coarser where the mask would be too large."""
     finest = (area_um2 / MOST_MASK_PIXELS) ** 0.5
-    return max(finest, min(MASK_MPP, tile_um / MASK_PIXELS_PER_TILE))
+    return float(max(finest, min(MASK_MPP, tile_um / MASK_PIXELS_PER_TILE)))
 
 
 def tissue_map(overview: np.ndarray, mpp: tuple[float, float], *, find_ink: bool = True) -> TissueMap:
