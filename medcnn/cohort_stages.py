@@ -30,8 +30,11 @@ def ingest(run: Run) -> Path:
     """Sources to `manifest.parquet`, `flow.json`, `traits.parquet` (what was measured on the pixels) and `pixels.parquet` (what was done to them)."""
     from medcnn.data.ingest import ingest
     from medcnn.data.provenance import source_digest
+    from medcnn.data.pseudonyms import require_key_outside
 
     config = run.config
+    if config.data.source == "dicom":
+        require_key_outside(run.folder)
 
     def work(draft: Path) -> None:
         manifest, flow = ingest(

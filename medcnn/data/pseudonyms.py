@@ -90,6 +90,12 @@ def key_path() -> Path:
     return Path(named) if named else Path.home() / ".config" / "medcnn" / "pseudonym.key"
 
 
+def require_key_outside(folder: Path) -> None:
+    """Raise InputError when the key lies in the folder of a run: whoever is given the run would be given the key."""
+    if key_path().resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{key_path()}: the key for pseudonyms lies inside the run's folder; let {KEY_VARIABLE} name a file elsewhere")
+
+
 @lru_cache(maxsize=4)
 def _key(path: Path) -> bytes:
     try:

@@ -10,9 +10,12 @@ from made_dicom import save_dicom
 from scipy.stats import chi2_contingency
 from scipy.stats.contingency import association
 
-from medcnn.config_data import DataConfig
+from medcnn.cohort import Finding
+from medcnn.config_data import AuditConfig, DataConfig
+from medcnn.data.audit import audit, exclude, require_sound
 from medcnn.data.display_findings import _strength, display_findings, find_negatives
 from medcnn.data.ingest import ingest
+from medcnn.errors import InputError
 from medcnn.tables import read_table
 
 
@@ -177,6 +180,35 @@ def test_a_whole_way_from_files(tmp_path: Path) -> None:
     assert found_in(tmp_path / "true", tmp_path / "right") == []
     cohort(tmp_path / "false", lungs(30), ["lie"] * 12 + ["MONOCHROME2"] * 18, sites)
     assert found_in(tmp_path / "false", tmp_path / "right") == ["error mixed_polarity"]
+
+
+@pytest.mark.parametrize("what", ["polarity", "windowing"])
+def test_the_audit_refuses_such_a_cohort_until_it_is_mended(tmp_path: Path, what: str) -> None:
+    """From files to the refusal, and the way out that it names."""
+    root, sites = tmp_path / "in", ["north"] * 12 + ["south"] * 18
+    if what == "polarity":
+        cohort(root, lungs(30), ["lie"] * 12 + ["MONOCHROME2"] * 18, sites)
+    else:
+        for number, (picture, site) in enumerate(zip(lungs(30), sites, strict=True)):
+            window = {"WindowCenter": 2000, "WindowWidth": 4000} if site == "north" else {}
+            elements = {"BitsStored": 12, "HighBit": 11, "InstitutionName": site, "PatientID": str(number), **window}
+            save_dicom(root / f"{number}.dcm", picture.astype(np.uint16) * 16, **elements)
+
+    def errors(config: AuditConfig, **data: object) -> tuple[list[Finding], pd.DataFrame]:
+        table, _ = ingest(DataConfig(source="dicom", path=root, **data), folder=tmp_path)
+        tables = {name: read_table(tmp_path / f"{name}.parquet") for name in ("traits", "pixels")}
+        found = audit(table, config, **tables)
+        return [finding for finding in found if finding.kind.startswith("mixed")], table
+
+    found, table = errors(AuditConfig())
+    with pytest.raises(InputError, match=f"mixed_{what}.*follows site"):
+        require_sound(found, AuditConfig())
+    if what == "windowing":
+        assert errors(AuditConfig(), window="percentiles")[0] == []
+    leave_out = AuditConfig(exclude={"mixed_polarity": "negatives"}, accept={"mixed_windowing": "known"})
+    require_sound(found, leave_out)
+    kept, _ = exclude(table, found, leave_out)
+    assert len(kept) == (18 if what == "polarity" else 30)
 
 
 def test_it_does_not_cry_wolf_on_real_radiographs(shared_data: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medcnn.data import pseudonyms
-from medcnn.data.pseudonyms import find_file, hidden_path, masked_path, pseudonym, shift_days, tokens_of
+from medcnn.data.pseudonyms import find_file, hidden_path, masked_path, pseudonym, require_key_outside, shift_days, tokens_of
 from medcnn.errors import InputError
 
 
@@ -52,6 +52,14 @@ def test_another_key_gives_other_pseudonyms_and_a_bad_key_is_refused(key: Path, 
         monkeypatch.setenv("MEDCNN_PSEUDONYM_KEY", str(path))
         with pytest.raises(InputError, match=message):
             pseudonym("patient", "4711")
+
+
+def test_a_key_inside_the_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_key_outside(tmp_path)
+    monkeypatch.setenv("MEDCNN_PSEUDONYM_KEY", str(tmp_path / "run" / "a" / "pseudonym.key"))
+    with pytest.raises(InputError, match="inside the run's folder"):
+        require_key_outside(tmp_path / "run")
+    require_key_outside(tmp_path / "another")
 
 
 def test_names_in_paths_are_masked_and_found_again(tmp_path: Path) -> None:
