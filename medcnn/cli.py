@@ -76,15 +76,23 @@ def search(config: ConfigFile, overrides: Overrides = None, out: Out = None, upd
 
 
 @app.command()
-def audit(config: ConfigFile, overrides: Overrides = None, out: Out = None, update: Update = False) -> None:
-    """Stop after the audit and show what came in, what did not and why, and what is wrong with the rest.
+def audit(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    update: Update = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Files and tables only: no split, no cache, no probes")] = False,
+) -> None:
+    """Everything that can be known before training: what came in, what is wrong with it, what could mislead a model. Writes audit.html.
 
     Example: medcnn audit configs/histology.yaml
     """
     from medcnn.config_file import read_config
-    from pipelines.finetune import make_audit
+    from pipelines.audit import audit_cohort
 
-    print(make_audit(read_config(config, overrides or ()), out, update=update))
+    page, text = audit_cohort(read_config(config, overrides or ()), out, update=update, quick=quick)
+    print(text)
+    print(f"with pictures: {page}")
 
 
 @app.command()

@@ -20,7 +20,7 @@ from medcnn.progress import Progress, shown, silent
 
 CONFIG_FILE = "config.yaml"
 LEDGER_FILE = "test_ledger.jsonl"
-COHORT_STAGES = ("ingest", "audit", "fingerprint", "split", "cache", "shortcuts")
+COHORT_STAGES = ("ingest", "audit", "fingerprint", "split", "cache", "shortcuts", "drift", "doubts")
 
 PLANNING = (
     "rules",
@@ -64,6 +64,9 @@ ROOMS = {
     "split": DEALING,
     "cache": tuple(f"data/{name}" for name in PREPARING),
     "shortcuts": ("data", "evaluation"),
+    "drift": ("data/drift", "data/shortcuts", "evaluation"),
+    "doubts": ("data/label_noise", "data/shortcuts", "data/shortcut_features", "data/stratification"),
+    "pictures": ("finding_pictures",),
     "search": (
         "search",
         "search_space",

@@ -6,10 +6,10 @@
 import sys
 from pathlib import Path
 
-from medcnn import cohort_stages, model_stages, predict_stages, stain_stages, train_stages
+from medcnn import audit_stages, cohort_stages, model_stages, predict_stages, stain_stages, train_stages
 from medcnn.config import Config
 from medcnn.config_file import read_config
-from medcnn.readout import audit_text, write_extras
+from medcnn.readout import write_extras
 from medcnn.runs import Run, open_run, reopen_run
 
 
@@ -29,10 +29,12 @@ def finetune(config: Config, out: Path | None = None, *, update: bool = False, q
     dealt = cohort_stages.split(run, audited, planned)
     cached = cohort_stages.cache(run, audited, planned)
     probed = cohort_stages.shortcuts(run, audited, dealt, cached, planned)
+    drifted = audit_stages.drift(run, ingested, audited, dealt)
 
     inputs = {"audit": audited, "split": dealt, "cache": cached, "plan": planned}
     inputs |= stain_stages.stain(run, inputs)
     featured = train_stages.features(run, inputs)
+    doubted = audit_stages.doubts(run, inputs | featured)
     trained = train_stages.train(run, inputs | featured)
     trained = train_stages.mix(run, inputs, trained)
     predicted = predict_stages.predict(run, inputs | featured, trained)
@@ -42,19 +44,14 @@ def finetune(config: Config, out: Path | None = None, *, update: bool = False, q
     evaluated = model_stages.evaluate(run, audited, headline, calibrated, planned)
     climbed = model_stages.ladder(run, predicted, evaluated, planned)
     explained = model_stages.explain(run, inputs | {rung: folder for rung, folder in predicted.items() if rung == "mil"}, trained, evaluated)
+    pictured = audit_stages.pictures(run, ingested, {"shortcuts": probed, "drift": drifted, "doubts": doubted, "audit": audited})
     folders = {
         "ingest": ingested, "audit": audited, "fingerprint": fingerprinted, "plan": planned, "split": dealt, "cache": cached, "shortcuts": probed,
+        "drift": drifted, "doubts": doubted, "pictures": pictured,
         **featured, **{f"predict/{rung}": folder for rung, folder in predicted.items()}, "calibrate": calibrated, "evaluate": evaluated, "ladder": climbed, "explain": explained,
     }  # fmt: skip
     model_stages.report(run, folders, trained)
     return run
-
-
-def make_audit(config: Config, out: Path | None = None, *, update: bool = False) -> str:
-    """Ingest and audit; returns what they saw, in words. Errors found in the cohort are shown, not raised."""
-    run = open_run(config, out, update=update)
-    ingested = cohort_stages.ingest(run)
-    return audit_text(ingested, cohort_stages.audit(run, ingested), config)
 
 
 def make_plan(config: Config, out: Path | None = None, *, update: bool = False) -> Path:

@@ -17,6 +17,7 @@ from medcnn.errors import InputError
 from medcnn.tables import Task, label_matrix
 
 TRIED_SHARE = 0.05  # of the labels that are exchanged on purpose
+LEAST_IMAGES = 20  # of each class
 LEAST_PRECISION = 0.3  # below this the suggestions are not worth looking at
 EDGE = 1e-6
 
@@ -37,7 +38,8 @@ def doubt_labels(manifest: pd.DataFrame, features: np.ndarray, labels: Sequence[
     """Labels that a logistic regression on the other patients' images contradicts with confidence.
 
     manifest: image_id, patient_id, y_LABEL; features: real (n, k), a row for each of its rows. Multi-label: each finding on
-    its own, among the images that have it. Raises InputError for features that do not fit.
+    its own, among the images that have it. Classes with fewer than LEAST_IMAGES images are not judged: then n is smaller, or 0.
+    Raises InputError for features that do not fit.
     """
     if features.ndim != 2 or len(features) != len(manifest):
         raise InputError(f"label noise: expected a row of features for each of {len(manifest)} images, got shape {features.shape}")
@@ -46,6 +48,8 @@ def doubt_labels(manifest: pd.DataFrame, features: np.ndarray, labels: Sequence[
     y = label_matrix(table, labels)
     fold = patient_folds(table, y, task, seed)
     questions = _questions(y, labels, task)
+    if not questions:
+        return Doubts(pd.DataFrame(columns=["image_id", "label", "suggested", "confidence"]), 0, 0.0, 0.0, 0)
     found = [_of_question(table, features, fold, question, seed) for question in questions]
     rows = pd.concat([rows for rows, _ in found], ignore_index=True)
     counts = np.sum([tried for _, tried in found], axis=0)
@@ -81,16 +85,12 @@ class _Question:
 
 def _questions(y: np.ndarray, labels: Sequence[str], task: Task) -> list[_Question]:
     if task == "multiclass":
-        return [_Question(list(labels), np.arange(len(y)), y.argmax(axis=1))]
-    found = []
-    for column, label in enumerate(labels):
-        rows = np.flatnonzero(~np.isnan(y[:, column]))
-        given = y[rows, column].astype(np.int64)
-        if len(np.unique(given)) == 2:
-            found.append(_Question([f"no {label}", label], rows, given))
-    if not found:
-        raise InputError(f"label noise: none of {', '.join(labels)} has images with and without it")
-    return found
+        found = [_Question(list(labels), np.arange(len(y)), y.argmax(axis=1))]
+    else:
+        rows = [np.flatnonzero(~np.isnan(y[:, column])) for column in range(len(labels))]
+        given = [y[known, column].astype(np.int64) for column, known in enumerate(rows)]
+        found = [_Question([f"no {label}", label], *asked) for label, *asked in zip(labels, rows, given, strict=True)]
+    return [one for one in found if np.bincount(one.given, minlength=len(one.names)).min() >= LEAST_IMAGES]
 
 
 def _of_question(
@@ -136,6 +136,9 @@ def exchange(given: np.ndarray, n_classes: int, share: float, rng: np.random.Gen
 
 def doubt_finding(doubts: Doubts, *, seen: str) -> Finding:
     """What the suggestions are and what they are worth; seen: what the regression was given, in words."""
+    if not doubts.n:
+        text = f"Label noise was not looked for: no label has {LEAST_IMAGES} images of each class outside of the test part."
+        return Finding(severity="info", kind="label_noise", text=text, todo="Have a second reader label a sample of the images blindly.")
     worth = (
         f"Of {doubts.n_tried} labels exchanged on purpose ({100 * TRIED_SHARE:.0f}%) the same method names {100 * doubts.recall:.0f}%, and "
         f"{100 * doubts.precision:.0f}% of what it names then were exchanged (at least that many are wrong, since others may be too)"
@@ -147,7 +150,7 @@ def doubt_finding(doubts: Doubts, *, seen: str) -> Finding:
         todo = "Have a second reader label a sample of the images blindly: agreement says more than any model."
         return Finding(severity="info", kind="label_noise", text=text, todo=todo)
     text = (
-        f"{len(doubts.table)} of {doubts.n} labels disagree with what the other patients' images suggest by {seen}, the most doubtful first: "
+        f"{len(doubts.table)} of {doubts.n} label{'' if doubts.n == 1 else 's'} disagree{'s' if len(doubts.table) == 1 else ''} with what the other patients' images suggest by {seen}, the most doubtful first: "
         f"{first_of(images)}. {worth}."
     )
     todo = "Have a reader look at the first ones without showing the label. Never change or drop a label on a model's word alone: hard cases look like this too."

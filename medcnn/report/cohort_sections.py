@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from medcnn.cohort import Exclusion, Finding, Flow
+from medcnn.cohort import Exclusion, Flow
+from medcnn.report.audit_sections import finding_blocks
 from medcnn.report.blocks import Cell, Details, Facts, Figures, Heading, Row, Section, Table, Text
 from medcnn.report.diagrams import Box, flow_chart
 from medcnn.report.facts import RunFacts
@@ -76,7 +77,7 @@ def data_section(reading: Reading) -> Section:
     facts = reading.facts
     blocks: list[Any] = [Heading("Population"), author(facts, "population", "Target population, dates, centres, devices and eligibility")]
     if facts.flow is not None:
-        blocks += [Heading("Flow"), _flow(facts, facts.flow), *_exclusions([*facts.flow.excluded, *facts.excluded])]
+        blocks += [Heading("Flow"), *flow_blocks(facts)]
     if facts.counts is not None or facts.predictions is not None:
         blocks += [Heading("Partitions"), *_partitions(reading)]
     missing = {label: n for label, n in missing_labels(facts, reading.results.labels).items() if n}
@@ -94,8 +95,13 @@ def data_section(reading: Reading) -> Section:
         )
     elif known:
         blocks.append(Text("No image lacks a label.", "note"))
-    blocks += [Heading("Audit"), *_audit(facts.findings, known=facts.flow is not None)]
+    blocks += [Heading("Audit"), *finding_blocks(facts.findings, facts.pictures, known=facts.flow is not None)]
     return Section("data", "Data and partitions", blocks)
+
+
+def flow_blocks(facts: RunFacts) -> list[Any]:
+    """The flow of files, images and patients, and what was left out; nothing where the flow is not known."""
+    return [_flow(facts, facts.flow), *_exclusions([*facts.flow.excluded, *facts.excluded])] if facts.flow is not None else []
 
 
 def _flow(facts: RunFacts, flow: Flow) -> Figures:
@@ -243,22 +249,6 @@ def _disjointness(reading: Reading) -> str:
         return f"The parts share patients: {plural(shared, 'patient')} of {count(n)} stand in more than one part. The numbers are too good."
     folds = " within each fold" if table["fold"].nunique() > 1 else ""
     return f"The parts are disjoint at the level of the patient{folds}: checked over {plural(n, 'patient')}, none stands in two parts."
-
-
-def _audit(findings: Sequence[Finding], *, known: bool) -> list[Any]:
-    if not findings:
-        return [Text("The audit found nothing to report." if known else "No audit of the images is known to this report.", "note")]
-    rows = [
-        [
-            finding.severity,
-            finding.kind.replace("_", " "),
-            finding.text,
-            finding.todo,
-            count(len(finding.image_ids)) if finding.image_ids else "",
-        ]
-        for finding in findings
-    ]
-    return [Table(["Severity", "Kind", "What was seen", "What to do", "Images"], rows, "Findings of the audit", numeric=[4])]
 
 
 def reference_section(reading: Reading) -> Section:

@@ -12,7 +12,7 @@ import yaml
 from medcnn.artifact import file_digest, read_stamp
 from medcnn.errors import InputError
 from medcnn.tables import read_records, read_table
-from pipelines.finetune import finetune, make_audit, make_plan, rewrite_report
+from pipelines.finetune import finetune, make_plan, rewrite_report
 from tests.pipelines.conftest import tiny_config
 
 STAGES = ("plan", "train/main/fold0", "predict/main", "calibrate", "evaluate", "explain", "report")
@@ -120,12 +120,6 @@ def test_other_tasks_reach_a_report(tmp_path: Path, kind: str) -> None:
     assert "macro" in labels
     assert len(labels) > 2
     assert "<html" in (run.folder / "report.html").read_text()
-
-
-def test_the_audit_speaks(tmp_path: Path) -> None:
-    text = make_audit(tiny_config(), tmp_path / "run")
-    assert "120 images" in text
-    assert "findings.json" in text
 
 
 def test_a_report_is_written_again_and_as_pdf(finished: Path) -> None:
