@@ -1,5 +1,6 @@
 """TIFF slides by tifffile: flat pictures and pyramids, read by their tiles or strips, so that memory is bounded whatever their size."""
 
+import os
 import struct
 import zlib
 from collections import OrderedDict
@@ -97,9 +98,8 @@ class TiffSlide:
         if not n_bytes:  # a sparse file: nothing was scanned here
             return np.full((*_segment_shape(page), 3), 255, np.uint8)
         try:
-            with self._file.filehandle.lock:
-                self._file.filehandle.seek(page.dataoffsets[number])
-                data = self._file.filehandle.read(n_bytes)
+            # Not seek and read: tifffile's own lock is none by default, and threads read each other's blocks.
+            data = os.pread(self._file.filehandle.fileno(), n_bytes, page.dataoffsets[number])
             cut = len(data) < n_bytes or (page.compression in _JPEG and data.rfind(_END_OF_JPEG) < 0)
             tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEG else {}
             pixels = None if cut else page.decode(data, number, _fullsize=page.is_tiled, **tables)[0]

@@ -1,6 +1,7 @@
 """Slides are opened by the right reader, read the same pixels as OpenSlide, or are refused with the reason."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -197,6 +198,20 @@ def test_opened_keeps_a_slide_until_its_file_changes(tmp_path: Path) -> None:
     assert opened(path) is first
     write_slide(path, tissue_picture(200, 400))
     assert opened(path).facts.levels[0].height == 200
+
+
+@pytest.mark.parametrize("compression", ["deflate", "jpeg"])
+def test_threads_read_what_one_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
+    """A defect that was: threads moved each other's place in the file, and blocks of other places came back."""
+    monkeypatch.setattr("medcnn.data.slide_tiff.CACHE_BYTES", 1)
+    path = write_slide(tmp_path / "a.tif", tissue_picture(900, 900), compression=compression)
+    corners = [(x, y) for x in range(0, 768, 128) for y in range(0, 768, 128)] * 6
+    alone = open_slide(path)
+    wanted = {corner: alone.read(0, *corner, 128, 128) for corner in corners[:36]}
+    shared = open_slide(path)
+    with ThreadPoolExecutor(8) as pool:
+        for corner, pixels in zip(corners, pool.map(lambda corner: shared.read(0, *corner, 128, 128), corners), strict=True):
+            assert np.array_equal(pixels, wanted[corner]), corner
 
 
 def test_blocks_are_kept_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
