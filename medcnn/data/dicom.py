@@ -7,6 +7,7 @@ quote values, so they are silenced.
 import io
 import logging
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,13 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medcnn.config_data import WindowChoice
-from medcnn.data.dicom_codecs import DICOM_ERRORS, Undecodable, require_decoder, stored_frame, syntax_name
+from medcnn.data.dicom_codecs import DICOM_ERRORS, Undecodable, is_native, require_decoder, stored_frame, syntax_name
 from medcnn.data.dicom_colour import PARTIAL, colour_levels
 from medcnn.data.dicom_display import grey_levels
 from medcnn.data.dicom_elements import known_uid, text_of, whole_of
 from medcnn.data.dicom_geometry import NOT_SQUARE, orientation, pixel_aspect, plane, shown_size, with_square_pixels
 from medcnn.data.formats import MAX_PIXELS, ImageHeader, UnreadableImage
-from medcnn.data.images import read_bytes
+from medcnn.data.images import MAX_FILE_BYTES, read_bytes
 from medcnn.data.pixel_record import Cell
 
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -31,6 +32,8 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 REQUIRED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation")
 GREY = frozenset(["MONOCHROME1", "MONOCHROME2"])
 COLOUR = frozenset(["RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", PARTIAL, "PALETTE COLOR"])
+DEFLATED = "1.2.840.10008.1.2.1.99"
+PIECE_BYTES = 1 << 24
 # Objects with pixels that are no picture of a patient: label masks, doses, computed maps, tiles of a slide.
 NO_PICTURES = ("Segmentation", "RT Dose", "Parametric Map", "Whole Slide Microscopy", "Raw Data")
 
@@ -104,6 +107,7 @@ def _levels(dataset: pydicom.Dataset, frame: int, header: ImageHeader, window: W
 
 def open_dataset(data: bytes, where: object) -> pydicom.Dataset:
     """Parse; a file without preamble or file meta is taken if what follows makes sense. Raises UnreadableImage."""
+    _require_bounded(data, where)
     try:
         try:
             dataset: pydicom.Dataset = pydicom.dcmread(io.BytesIO(data))
@@ -116,6 +120,22 @@ def open_dataset(data: bytes, where: object) -> pydicom.Dataset:
     except (*DICOM_ERRORS, RecursionError) as error:
         raise UnreadableImage(where, "not_dicom", f"cannot be parsed as DICOM ({type(error).__name__})") from None
     return dataset
+
+
+def _require_bounded(data: bytes, where: object) -> None:
+    """A deflated data set of a megabyte may hold a terabyte of zeros: it is inflated piece by piece, and refused past MAX_FILE_BYTES."""
+    if DEFLATED.encode() not in data[:2048] or data[132:136] != b"\x02\x00\x00\x00":
+        return
+    start = 144 + int.from_bytes(data[140:144], "little")  # past the preamble and the file meta, whose length its first element tells
+    inflater, rest, total = zlib.decompressobj(-zlib.MAX_WBITS), data[start:], 0
+    try:
+        while rest and not inflater.eof:
+            total += len(inflater.decompress(rest, PIECE_BYTES))
+            rest = inflater.unconsumed_tail
+            if total > MAX_FILE_BYTES:
+                raise UnreadableImage(where, "too_large", f"inflates to more than {MAX_FILE_BYTES / 2**30:.0f} GiB")
+    except zlib.error:
+        raise UnreadableImage(where, "damaged", "its deflated data set is damaged") from None
 
 
 def image_header(dataset: pydicom.Dataset, where: object) -> ImageHeader:
@@ -136,7 +156,17 @@ def image_header(dataset: pydicom.Dataset, where: object) -> ImageHeader:
     height, width = shown_size(dataset, height, width)
     channels = 1 if photometric in GREY else 3
     n_frames = max(1, whole_of(dataset, "NumberOfFrames") or 1)
+    _require_bytes(dataset, n_frames, int(whole["Rows"] or 0) * int(whole["Columns"] or 0) * int(whole["BitsAllocated"] or 0), where)
     return ImageHeader(format="DICOM", height=height, width=width, bit_depth=max(8, depth), channels=channels, n_frames=n_frames)
+
+
+def _require_bytes(dataset: pydicom.Dataset, n_frames: int, frame_bits: int, where: object) -> None:
+    """A header may promise a billion frames: as many bytes as one sample a pixel needs (compressed: an item's head a frame) must be there."""
+    n_bytes = len(dataset.get_item("PixelData").value)
+    syntax = UID(text_of(getattr(dataset, "file_meta", None), "TransferSyntaxUID"))
+    needed = n_frames * frame_bits // 8 if not syntax or is_native(syntax) else 8 * n_frames
+    if n_bytes < needed:
+        raise UnreadableImage(where, "truncated", "fewer pixels than the header says")
 
 
 def _require_picture(dataset: pydicom.Dataset, where: object) -> None:

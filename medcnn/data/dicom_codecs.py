@@ -69,7 +69,7 @@ def syntax_name(uid: UID) -> str:
 
 def require_decoder(syntax: UID, where: object) -> None:
     """Raise UnreadableImage when nothing installed decodes the transfer syntax; names the extra that would."""
-    if str(syntax) == DEFLATED_FRAMES or _is_native(syntax):
+    if str(syntax) == DEFLATED_FRAMES or is_native(syntax):
         return
     if str(syntax) in JPEG_DCT | JPEG_XL and _has_imagecodecs():
         return
@@ -90,7 +90,7 @@ def stored_frame(dataset: pydicom.Dataset, frame: int, *, to_rgb: bool = False) 
     if str(syntax) == DEFLATED_FRAMES:
         return StoredFrame(_inflated(dataset, frame), "zlib")
     decoder = _pydicom_decoder(syntax)
-    if decoder is not None and _is_native(syntax):
+    if decoder is not None and is_native(syntax):
         values = decoder.as_array(dataset, index=frame, raw=not to_rgb)[0]
         return StoredFrame(np.asarray(values), "pydicom", is_rgb=to_rgb)
     tried = []
@@ -125,7 +125,8 @@ def _pydicom_decoder(syntax: UID) -> Decoder | None:
         return None
 
 
-def _is_native(syntax: UID) -> bool:
+def is_native(syntax: UID) -> bool:
+    """True for a transfer syntax whose pixels are not compressed."""
     return syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian) or (
         syntax.is_transfer_syntax and not syntax.is_compressed
     )

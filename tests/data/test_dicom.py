@@ -85,3 +85,43 @@ def test_a_missing_plugin_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("medcnn.data.dicom_codecs.get_decoder", lambda syntax: decoder)
     with pytest.raises(UnreadableImage, match=r"RLE Lossless needs a decoder: pip install 'medcnn\[dicom\]'"):
         read_dicom(tmp_path / "a.dcm")
+
+
+# ---------------------------------------------------------------- files that promise too much
+
+
+def test_a_billion_frames_that_are_not_there(tmp_path: Path) -> None:
+    path = save_dicom(tmp_path / "a.dcm", RAMP, NumberOfFrames=2_000_000_000)
+    for door in (read_dicom, probe_image):
+        with pytest.raises(UnreadableImage, match="fewer pixels"):
+            door(path)
+    dataset = make_dicom(RAMP)
+    dataset.compress(RLELossless)
+    dataset.NumberOfFrames = 2_000_000_000
+    dataset.save_as(tmp_path / "b.dcm", enforce_file_format=True)
+    with pytest.raises(UnreadableImage, match="fewer pixels"):
+        probe_image(tmp_path / "b.dcm")
+
+
+def deflated(path: Path, dataset: pydicom.Dataset) -> Path:
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_a_deflated_data_set_and_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(read_dicom(deflated(tmp_path / "a.dcm", make_dicom(picture))), picture)
+    bomb = make_dicom(picture)
+    bomb.add_new(0x00091001, "OB", bytes(50_000_000))
+    path = deflated(tmp_path / "b.dcm", bomb)
+    assert path.stat().st_size < 100_000
+    monkeypatch.setattr("medcnn.data.dicom.MAX_FILE_BYTES", 40_000_000)
+    assert kind_of(path) == "too_large"
+    monkeypatch.setattr("medcnn.data.dicom.MAX_FILE_BYTES", 60_000_000)
+    np.testing.assert_array_equal(read_dicom(path), picture)
+    data = bytearray((tmp_path / "a.dcm").read_bytes())
+    start = 144 + int.from_bytes(data[140:144], "little")
+    data[start : start + 20] = b"\xff" * 20
+    (tmp_path / "c.dcm").write_bytes(bytes(data))
+    assert kind_of(tmp_path / "c.dcm") == "damaged"
