@@ -1,6 +1,6 @@
 """The rung mil, joined: bags of the manifest to a trained attention, to one prediction for each bag, and to each image's weight in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,14 @@ def bag_codes(manifest: pd.DataFrame, bag: str) -> np.ndarray:
     return codes
 
 
-def bags_of(manifest: pd.DataFrame, cached: Any, decided: Plan, image_ids: Sequence[str]) -> "Bags":
+def _places(inputs: Inputs, features: np.ndarray) -> Any:
+    """Where each image stands in the features: in the row that it has in the cache, whose pixels need not be read."""
+    from medcnn.data.cache import INDEX, CachedImages
+
+    return CachedImages(features, read_table(inputs["cache"] / INDEX))
+
+
+def bags_of(manifest: pd.DataFrame, cached: Any, decided: Plan, image_ids: Iterable[str]) -> "Bags":
     """The bags among some images, their rows those of the cache (and of its features)."""
     from medcnn.model.mil import make_bags
 
@@ -40,13 +47,12 @@ def fit_mil(member: Member, decided: Plan, inputs: Inputs, fresh: tuple[Any, Any
     """Train the attention of one fold and seed: the network, and the TrainingResult. fresh: the planned network and its signature."""
     import torch
 
-    from medcnn.data.cache import open_cache
     from medcnn.model.attention import AttentionShape, BagNetwork
     from medcnn.model.mil import DROPOUT, train_mil
     from medcnn.model.signature import count_outputs
 
     manifest, split = read_table(inputs["audit"] / "manifest.parquet"), read_table(inputs["split"] / "split.parquet")
-    of_fold, cached = split[split["fold"] == member.fold], open_cache(inputs["cache"])
+    of_fold, cached = split[split["fold"] == member.fold], _places(inputs, features)
     train, val = (bags_of(manifest, cached, decided, of_fold.loc[of_fold["part"] == part, "image_id"]) for part in ("train", "val"))
     backbone, signature = fresh
     with torch.random.fork_rng(devices=[]):
@@ -63,11 +69,10 @@ def predict_mil(
     folder: Path, decided: Plan, inputs: Inputs, features: np.ndarray, wanted: pd.DataFrame
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One model's logits and probabilities (n, n_labels) for each wanted row, those of its bag, and the row's weight in it, (n,)."""
-    from medcnn.data.cache import open_cache
     from medcnn.model.card import load_model
     from medcnn.model.mil import predict_bags
 
-    manifest, cached = read_table(inputs["audit"] / "manifest.parquet"), open_cache(inputs["cache"])
+    manifest, cached = read_table(inputs["audit"] / "manifest.parquet"), _places(inputs, features)
     model, card = load_model(folder)
     bags = bags_of(manifest, cached, decided, wanted["image_id"])
     training = decided.training

@@ -182,7 +182,7 @@ def _images_of(path: Path, bag: str) -> Iterator[NewImage]:
     blank = pd.Series("", index=table.index)
     columns = ["patient_id", "study_id"] if bag == "study" and "study_id" in table else ["patient_id"]
     named = [table[column].astype(str) for column in columns if column in table]
-    bags = named[0].str.cat(named[1:], sep="/") if named else blank
+    bags = named[0] + "/" + named[1] if len(named) == 2 else named[0] if named else blank
     for place, name, frame, of_bag in zip(
         table["path"].astype(str), table.get("image_id", blank).astype(str), table.get("frame", blank.map(lambda _: 0)), bags, strict=True
     ):

@@ -17,6 +17,7 @@ from medcnn.evaluation.operating_points import Thresholds
 from medcnn.report.facts import ComparisonFacts, ModelFacts, OperatingPoint, RunFacts
 from medcnn.runs import LEDGER_FILE, append_ledger, ledger_entry, reopen_run
 from medcnn.tables import (
+    Level,
     Task,
     check_predictions,
     infer_task,
@@ -33,7 +34,10 @@ CODE = ("evaluation", "report", "tables", "predictions")
 
 @dataclass(frozen=True)
 class TestedModel:
-    """One model's predictions on a test set. thresholds: label -> operating points, a number or fold -> number each."""
+    """One model's predictions on a test set. thresholds: label -> operating points, a number or fold -> number each.
+
+    level: the one that the model's own report is about; blank for a predictions file.
+    """
 
     name: str
     table: pd.DataFrame
@@ -42,6 +46,7 @@ class TestedModel:
     recalibration: str = "none"
     assessment: Assessment | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    level: Level | None = None
 
 
 def evaluate_table(table: pd.DataFrame, out: Path, config: EvaluationConfig, *, name: str, task: str = "auto") -> Path:
@@ -89,6 +94,7 @@ def compare_tables(models: Sequence[TestedModel], out: Path, config: EvaluationC
     from medcnn.report.comparison_html import build_comparison_report
 
     _require_comparable_names(models)
+    config = _at_common_level(models, config)
     tables = {model.name: model.table[model.table["part"] == "test"].reset_index(drop=True) for model in models}
     contents = {name: table_digest(table) for name, table in tables.items()}
     settings = {"evaluation": config.model_dump(mode="json"), "thresholds": {model.name: model.thresholds for model in models}}
@@ -159,6 +165,7 @@ def _read_run(folder: Path) -> TestedModel:
         recalibration=calibrator.method,
         assessment=Assessment(records=records, curves=curves[curves["recalibration"] == calibrator.method]),
         facts=model_facts(trained, decided, predicted),
+        level=decided.evaluation.levels[0],
     )
 
 
@@ -171,6 +178,17 @@ def _model_facts(model: TestedModel, config: EvaluationConfig, draft: Path) -> M
     return ModelFacts(
         name=model.name, records=assessment.records, curves=assessment.curves, model=model.facts, recalibration=model.recalibration
     )
+
+
+def _at_common_level(models: Sequence[TestedModel], config: EvaluationConfig) -> EvaluationConfig:
+    """The settings, their level that of the runs unless they name one. Raises InputError for runs of different levels."""
+    of_runs = {model.name: model.level for model in models if model.level}
+    if config.levels != "auto" or not of_runs:
+        return config
+    if len({*of_runs.values()}) > 1:
+        said = ", ".join(f"{name}: {level}" for name, level in of_runs.items())
+        raise InputError(f"the runs are about different levels ({said}); say at which one to compare them, as in levels=[patient]")
+    return config.model_copy(update={"levels": (next(iter(of_runs.values())),)})
 
 
 def _require_comparable_names(models: Sequence[TestedModel]) -> None:

@@ -27,7 +27,7 @@ _LEVELS = np.arange(1, 257, dtype=np.float32)
 _DENSITY, _BRIGHTNESS = -np.log(_LEVELS / np.float32(LIGHT)), _LEVELS / 256
 # Reinhard et al. 2001: RGB to the eye's cones, and the logarithms of these to l, alpha, beta.
 _CONES = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
-_OPPONENTS = np.array([[1.0, 1, 1], [1, 1, -2], [1, -1, 0]]) / np.sqrt([[3.0], [6], [2]])
+_OPPONENTS = np.array([[1.0, 1, 1], [1, 1, -2], [1, -1, 0]]) / np.sqrt(np.array([[3.0], [6.0], [2.0]]))
 
 
 # ---------------------------------------------------------------- one image
@@ -133,7 +133,7 @@ def _with_cones(image: np.ndarray, to: np.ndarray) -> np.ndarray:
     cones = cv2.transform(cv2.LUT(image, _BRIGHTNESS), _TO_CONES)
     cones = cv2.exp(cv2.transform(cv2.log(cones, dst=cones), to))
     levels = cv2.transform(cones, _FROM_CONES)
-    return np.asarray(cv2.max(levels, 0.0).round().clip(max=255).astype(np.uint8))
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from medcnn.errors import InputError
-from medcnn.model.attention import BagNetwork
+from medcnn.model.attention import BagNetwork, GatedAttention
 from medcnn.model.batches import BatchSource
 from medcnn.model.devices import choose_device, compute_settings, seed_generators
 from medcnn.model.losses import check_classes, is_labelled, log_loss
@@ -27,6 +27,7 @@ EPOCHS, PATIENCE = 100, 20
 BATCH_BAGS = 16
 MOST_IMAGES = 1024  # of a bag in one epoch of training; each epoch draws others
 AT_ONCE = 1 << 15  # images whose attention is computed at once when predicting; a bag is never cut
+MOST_STANDARDISED = 100_000
 LOOK_SIZE = 64
 LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 1e-3, 1e-2, 0.25
 N_INNER = 3
@@ -150,10 +151,10 @@ def look(
 
 def check_bags(bags: Bags, task: Task) -> None:
     """Raise InputError when a class has no training bag, or a bag has two classes. All bags are labelled."""
-    mixed = np.flatnonzero(bags.y.sum(axis=1) != 1) if task == "multiclass" else []
-    if len(mixed):
+    n_mixed = int((bags.y.sum(axis=1) != 1).sum()) if task == "multiclass" else 0
+    if n_mixed:
         raise InputError(
-            f"{len(mixed)} of {len(bags)} training bags have images of different classes, so they have no class of their own; "
+            f"{n_mixed} of {len(bags)} training bags have images of different classes, so they have no class of their own; "
             "name smaller bags (data.study_column, ladder.bag), or leave mil out of ladder.rungs"
         )
     check_classes(bags.y, task)
@@ -165,7 +166,7 @@ def check_bags(bags: Bags, task: Task) -> None:
 class _Trainer:
     """The attention's training on one device. Every number that is drawn follows from the seed and the epoch."""
 
-    def __init__(self, attention: nn.Module, features: np.ndarray, signature: Signature, device: torch.device, seed: int) -> None:
+    def __init__(self, attention: GatedAttention, features: np.ndarray, signature: Signature, device: torch.device, seed: int) -> None:
         self.attention, self.features, self.signature, self.device, self.seed = attention, features, signature, device, seed
         self.start = {name: tensor.clone() for name, tensor in attention.state_dict().items()}
 
@@ -228,20 +229,21 @@ class _Trainer:
             seed_generators(self.device, int(rng.integers(2**31)))  # dropout
             losses = []
             for chosen in np.array_split(rng.permutation(len(train)), max(1, len(train) // BATCH_BAGS)):
-                drawn = [_some(train.rows[number], rng) for number in chosen]
+                drawn = [_some(train.rows[number], rng, MOST_IMAGES) for number in chosen]
                 outputs, _ = self.attention(*_inputs(self.features, drawn, self.device))
                 loss = nn.functional.cross_entropy(outputs, torch.from_numpy(classes[chosen]).to(self.device))
                 optimiser.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 losses.append((loss.detach(), len(chosen)))
             mean = sum(float(loss) * n for loss, n in losses) / len(train)
             yield {"epoch": epoch, "learning_rate": LEARNING_RATE, "train_loss": mean}
 
     def _standardise(self, train: Bags) -> None:
-        """Each feature's mean and spread over the training images, at most MOST_IMAGES of a bag."""
+        """Each feature's mean and spread over the training images, or about MOST_STANDARDISED of them, as many of each bag."""
         rng = np.random.default_rng([self.seed, 0])
-        seen = self.features[np.sort(np.concatenate([_some(rows, rng) for rows in train.rows]))].astype(np.float64)
+        most = max(1, min(MOST_IMAGES, MOST_STANDARDISED // len(train)))
+        seen = self.features[np.sort(np.concatenate([_some(rows, rng, most) for rows in train.rows]))].astype(np.float64)
         spread = seen.std(axis=0)
         self.attention.mean.copy_(torch.from_numpy(seen.mean(axis=0)))
         self.attention.scale.copy_(torch.from_numpy(np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0)))
@@ -256,8 +258,8 @@ class _Trainer:
         return log_loss(np.concatenate(logits), bags.y, self.signature.task)
 
 
-def _some(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return rows if len(rows) <= MOST_IMAGES else np.sort(rng.choice(rows, MOST_IMAGES, replace=False))
+def _some(rows: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
 
 
 def _inputs(features: np.ndarray, bags: Sequence[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, int]:
