@@ -11,6 +11,7 @@ from medcnn.cohort import Finding, read_findings, write_json
 from medcnn.plan import read_plan
 from medcnn.runs import Run, do_stage
 from medcnn.tables import read_table, write_table
+from medcnn.train_stages import features_of
 
 FOUND_BY = ("shortcuts", "drift", "doubts", "audit")  # stages with findings
 REFERENCE = "reference.parquet"
@@ -75,7 +76,7 @@ def doubts(run: Run, inputs: Mapping[str, Path]) -> Path:
         if "features" in inputs:
             seen, features = (
                 "the frozen features of a pretrained network",
-                np.load(inputs["features"] / "features.npy", mmap_mode="r")[rows],
+                features_of(inputs, fold=0)[rows],
             )
         else:
             found = pixel_features(cached.images, rows, progress=run.progress)
