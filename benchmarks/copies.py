@@ -1,9 +1,10 @@
 """Copies in the real cohorts beside the repository: the known ones, planted ones, pairs that are none; and what looking for them costs.
 
-    python -m benchmarks.copies planted [--copies 400]     recall of each change and every other pair that is found, for each cohort
+    python -m benchmarks.copies planted [--cohorts histology] [--copies 400]     recall of each change and every other pair that is found, for each cohort
     python -m benchmarks.copies known                      the findings on the cohorts as they are
     python -m benchmarks.copies cost 10000 100000          look_alikes on made-up X-rays: CPU seconds, memory, pairs compared
-    python -m benchmarks.copies search 1000000             the search for candidates alone
+    python -m benchmarks.copies search 1000000             the search for candidates alone, from likenesses
+    python -m benchmarks.copies forest 10000 1000000       the forest alone, on made-up signatures
     python -m benchmarks.copies decode                     ms of a likeness beside those of decoding
 Prints tables in Markdown. Made-up X-rays have the covariance of PneumoniaMNIST's thumbnails, so they are as alike as real ones.
 """
@@ -25,7 +26,9 @@ from medcnn.data.digests import pixel_digest
 from medcnn.data.images import decode_bytes
 from medcnn.data.ingest import ingest, row_reader
 from medcnn.data.lookalikes import _candidates, look_alikes
+from medcnn.data.neighbours import close_pairs
 from medcnn.data.resemblance import SAME_PICTURE, SIDE, likeness_of
+from medcnn.data.signatures import learn_basis, sign_thumbnails
 from medcnn.evaluation.intervals import wilson
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -145,12 +148,12 @@ def known() -> None:
                 print(f"| {manifest['image_id'][first]} = {manifest['image_id'][second]} | {score:.2f} | {one} |")
 
 
-def planted(n_copies: int) -> None:
+def planted(names: list[str], n_copies: int) -> None:
     """Each change of each cohort in turn: recall, and what else is found."""
     print("| cohort | change | recall (95% interval) | other pairs of two patients | of one patient | per 10,000 images |")
     print("|---|---|---|---|---|---|")
     others: set[str] = set()
-    for name in COHORTS:
+    for name in names:
         manifest, images = cohort(name)
         n, patients = len(images), manifest["patient_id"].to_numpy()
         plain = [likeness(pixels) for pixels in images]
@@ -217,6 +220,25 @@ def cost(sizes: list[int], *, whole: bool) -> None:
         before = seconds
 
 
+def forest(sizes: list[int]) -> None:
+    """The forest on vectors that have the covariance of PneumoniaMNIST's signatures, 3 for 2 images as there."""
+    _, images = cohort("pneumoniamnist")
+    real = np.stack([np.frombuffer(likeness(pixels) or bytes(SIDE**2), np.uint8).reshape(SIDE, SIDE) for pixels in images])
+    basis = learn_basis(real)
+    factor = np.linalg.cholesky(np.cov(sign_thumbnails(real, basis).vectors, rowvar=False)).T.astype(np.float32)
+    print("| images | vectors | CPU s | peak MiB | pairs within reach | per image |\n|---|---|---|---|---|---|")
+    before = 0.0
+    for n in sorted(sizes):
+        vectors = np.random.default_rng(0).standard_normal((3 * n // 2, len(factor)), np.float32) @ factor
+        start = time.process_time()
+        pairs, _ = close_pairs(vectors, basis.reach)
+        seconds = time.process_time() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        growth = f" (exponent {np.log(seconds / before) / np.log(10):.2f})" if before else ""
+        print(f"| {n:,} | {len(vectors):,} | {seconds:.1f}{growth} | {peak:.0f} | {len(pairs):,} | {len(pairs) / n:.2f} |", flush=True)
+        before = seconds
+
+
 def decode() -> None:
     """Milliseconds of CPU for an image: decoding, pixel digest, likeness."""
     print("| image | decode ms | digest ms | likeness ms |\n|---|---|---|---|")
@@ -246,15 +268,18 @@ def main() -> None:
     """Read the arguments."""
     cv2.setNumThreads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("known", "planted", "cost", "search", "decode"))
+    parser.add_argument("what", choices=("known", "planted", "cost", "search", "forest", "decode"))
     parser.add_argument("sizes", nargs="*", type=int, default=[10_000, 100_000])
+    parser.add_argument("--cohorts", nargs="+", choices=COHORTS, default=list(COHORTS))
     parser.add_argument("--copies", type=int, default=400)
     chosen = parser.parse_args()
     print(f"Scores from {SAME_PICTURE} count as copies, from {SURE} beyond doubt.\n")
     if chosen.what == "planted":
-        planted(chosen.copies)
+        planted(chosen.cohorts, chosen.copies)
     elif chosen.what in {"cost", "search"}:
         cost(chosen.sizes, whole=chosen.what == "cost")
+    elif chosen.what == "forest":
+        forest(chosen.sizes)
     else:
         {"known": known, "decode": decode}[chosen.what]()
 
