@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pydicom
 from pydicom.encaps import get_frame
+from pydicom.errors import BytesLengthException
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -31,6 +32,7 @@ DICOM_ERRORS = (
     AssertionError,
     struct.error,
     zlib.error,
+    BytesLengthException,  # which pydicom derives from Exception alone
 )
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 # JPEG with DCT, all processes of 8 and 12 bits that were ever in the standard; the arithmetic ones too.

@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +14,13 @@ from PIL import Image, UnidentifiedImageError
 from medcnn.errors import InputError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit; a larger header is taken for a decompression bomb
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
+# What decoders raise for damaged data, besides cv2.error.
+DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError, MemoryError,
+    struct.error, zlib.error,
+)  # fmt: skip
+BLENDED_PIXELS = 1 << 20
+DEFLATE_RATIO = 1032  # deflate packs no tighter
 # Pillow knows more, some of it by starting other programs (EPS), some by hardly a mark of their own (TGA).
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "SGI")  # JPEG: MPO too
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 274, 258, 262
@@ -73,7 +79,7 @@ def decode_file(data: bytes, frame: int, where: object, *, keep_px: tuple[int, i
         raise UnreadableImage(where, "no_such_frame", f"frame {frame} was asked for, the file has {header.n_frames}")
     try:
         pixels = _decode(data, image, header, frame, reduction(header, keep_px))
-    except (*_PILLOW_ERRORS, cv2.error) as error:
+    except (*DECODER_ERRORS, cv2.error) as error:
         raise UnreadableImage(where, "damaged", f"{header.format} data cannot be decoded ({first_line(error)})") from None
     if pixels is None:
         raise UnreadableImage(where, "damaged", f"{header.format} data is damaged or cut short")
@@ -94,7 +100,11 @@ def open_image(data: bytes, where: object) -> tuple[Image.Image, ImageHeader]:
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImage(where, "too_large", f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
         if _is_cut_short(data, str(image.format)):
-            raise UnreadableImage(where, "truncated", f"the {image.format} data ends before its end marker")
+            raise UnreadableImage(
+                where,
+                "truncated",
+                f"the {image.format} data ends early: before its end marker, or with fewer bytes than so many pixels can be packed into",
+            )
         return image, _header(data, image)
     except UnidentifiedImageError:
         raise UnreadableImage(where, "not_an_image", "the content is no image format that is known here") from None
@@ -102,7 +112,7 @@ def open_image(data: bytes, where: object) -> tuple[Image.Image, ImageHeader]:
         raise UnreadableImage(where, "too_large", f"the header claims more than {MAX_PIXELS:,} pixels") from None
     except UnreadableImage:
         raise
-    except _PILLOW_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise UnreadableImage(where, "damaged", f"the header cannot be read ({first_line(error)})") from None
 
 
@@ -138,19 +148,34 @@ def _orientation(data: bytes, image: Image.Image) -> int:
 
 def _png_has_exif(data: bytes) -> bool:
     """By the names of its chunks: a search through all its bytes costs a twentieth of the decoding."""
+    return any(
+        name == b"eXIf" or (name in {b"tEXt", b"zTXt", b"iTXt"} and data.startswith(b"Raw profile type exif", at + 8))
+        for name, at, _ in _png_chunks(data)
+    )
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each chunk, up to the first that does not begin within the data."""
     at = 8
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
-        if name == b"eXIf" or (name in {b"tEXt", b"zTXt", b"iTXt"} and data.startswith(b"Raw profile type exif", at + 8)):
-            return True
+        yield name, at, at + 12 + length
         at += 12 + length
-    return False
+
+
+def _png_is_whole(data: bytes) -> bool:
+    """Every chunk up to the end marker lies within the data (decoders reserve what a chunk claims), and no more pixels than fit into it."""
+    if not any(name == b"IEND" and end <= len(data) for name, _, end in _png_chunks(data)):
+        return False
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(data[25], 1)
+    row_bytes = int.from_bytes(data[16:20], "big") * samples * data[24] // 8
+    return row_bytes * int.from_bytes(data[20:24], "big") <= DEFLATE_RATIO * len(data)
 
 
 def _is_cut_short(data: bytes, kind: str) -> bool:
     """True when the end marker is missing: decoders differ in what they make of such data, so none is asked."""
     if kind == "PNG":
-        return data.rfind(b"IEND\xaeB`\x82") < 0
+        return not _png_is_whole(data)
     if kind in {"JPEG", "MPO"}:
         return data.rfind(b"\xff\xd9", _scan_start(data)) < 0
     return False
@@ -265,12 +290,16 @@ def _tiff_samples(data: bytes, frame: int) -> np.ndarray | None:
 
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:
-    """(H, W, 4) with alpha last to (H, W, 3), composited over black."""
+    """(H, W, 4) with alpha last to (H, W, 3), composited over black; some rows at a time, as it is done in 8 bytes a sample."""
     top = np.iinfo(rgba.dtype).max
     if (rgba[..., 3] == top).all():
         return np.ascontiguousarray(rgba[..., :3])
-    blended = rgba[..., :3].astype(np.float64) * (rgba[..., 3:].astype(np.float64) / top)
-    return np.asarray(np.round(blended).astype(rgba.dtype))
+    blended = np.empty((*rgba.shape[:2], 3), rgba.dtype)
+    step = max(1, BLENDED_PIXELS // rgba.shape[1])
+    for start in range(0, len(rgba), step):
+        some = rgba[start : start + step]
+        blended[start : start + step] = np.round(some[..., :3].astype(np.float64) * (some[..., 3:].astype(np.float64) / top))
+    return blended
 
 
 def _rotate(pixels: np.ndarray, orientation: int) -> np.ndarray:

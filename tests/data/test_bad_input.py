@@ -62,6 +62,13 @@ def png_of(width: int, height: int, *, body: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
+def png_whose_chunk_claims(n_bytes: int) -> bytes:
+    """A whole PNG but for the length of its pixel chunk: OpenCV would reserve what it claims."""
+    whole = png_of(24, 24, body=zlib.compress(bytes(25 * 24)))
+    at = whole.index(b"IDAT") - 4
+    return whole[:at] + struct.pack(">I", n_bytes) + whole[at + 4 :]
+
+
 def tiff_of(width: int, height: int, *, bits: int = 8) -> bytes:
     """A grey TIFF that claims this size, with a single strip of a few bytes."""
     tags = [
@@ -87,6 +94,8 @@ BAD_FILES = {  # name -> (content, kind)
     "bomb16.tif": (tiff_of(100_000, 100_000, bits=16), "too_large"),
     "short.tif": (tiff_of(5000, 5000), "damaged"),
     "short16.tif": (tiff_of(5000, 5000, bits=16), "damaged"),
+    "chunk.png": (png_whose_chunk_claims(4_000_000_000), "truncated"),
+    "few_bytes.png": (png_of(12_000, 12_000, body=zlib.compress(bytes(1000))), "truncated"),
     "inner_bomb.png": (png_of(24, 24, body=zlib.compress(bytes(64 * MB), 9)), None),  # unpacks to more than it shows: libpng stops in time
     "script.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n", "not_an_image"),
 }
