@@ -1,5 +1,6 @@
 """DICOM slides (VL Whole Slide Microscopy) by pydicom, for those that OpenSlide refuses: JPEG-LS, missing tags, and to say why not."""
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from medcnn.data.slides import Level, SlideFacts, check_levels, head_of, pasted,
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 MAX_BYTES = 1 << 30  # pydicom holds the file in memory
 CACHED_FRAMES = 256
+_ERRORS = (*DICOM_ERRORS, InvalidDicomError, RuntimeError, ArithmeticError)  # RuntimeError: pydicom's for an unknown value representation
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class SlideHeader:
 
 def slide_header(path: Path, where: object) -> SlideHeader:
     """Header of one file of a DICOM slide; its pixels are not read. Raises UnreadableImage when it is none."""
-    dataset = _read(path, where, pixels=False)
-    return _header(dataset)
+    with _damage_named(where):
+        return _header(_read(path, where, pixels=False))
 
 
 class DicomSlide:
@@ -42,14 +44,15 @@ class DicomSlide:
 
     def __init__(self, path: Path, where: object, *, refused: str) -> None:
         self._where = where
-        own = _read(path, where, pixels=False)
-        series = _header(own).series
-        if _header(own).kind != "VOLUME":
-            raise UnreadableImage(where, "no_pixels", f"its DICOM image type is {_header(own).kind}: no scanned area")
+        own = slide_header(path, where)
+        series = own.series
+        if own.kind != "VOLUME":
+            raise UnreadableImage(where, "no_pixels", f"its DICOM image type is {own.kind}: no scanned area")
         files = [other for other in sorted(path.parent.iterdir()) if other == path or _is_level(other, series)]
-        self._levels = sorted((_DicomLevel(file, where) for file in files), key=lambda level: -level.width)
-        finest = self._levels[0]
-        levels = tuple(Level(level.width, level.height, finest.width / level.width) for level in self._levels)
+        with _damage_named(where):
+            self._levels = sorted((_DicomLevel(file, where) for file in files), key=lambda level: -level.width)
+            finest = self._levels[0]
+            levels = tuple(Level(level.width, level.height, finest.width / level.width) for level in self._levels)
         check_levels(levels, where)
         self._facts = SlideFacts(
             reader=f"pydicom, since: {refused}"[:200], vendor="dicom", levels=levels, mpp=finest.mpp, power=finest.power
@@ -115,7 +118,7 @@ class _DicomLevel:
         try:
             decoder = get_decoder(self._dataset.file_meta.TransferSyntaxUID)
             pixels, said = decoder.as_array(self._dataset, index=number)
-        except (*DICOM_ERRORS, RuntimeError) as error:
+        except _ERRORS as error:
             raise UnreadableImage(self._where, "damaged", f"frame {number} cannot be decoded ({first_line(error)})") from None
         if pixels.ndim == 2:
             grey = 255 - pixels if said["photometric_interpretation"] == "MONOCHROME1" else pixels
@@ -123,11 +126,22 @@ class _DicomLevel:
         return pixels
 
 
+@contextlib.contextmanager
+def _damage_named(where: object) -> Iterator[None]:
+    """Whatever a damaged header makes pydicom raise, as UnreadableImage; elements are only parsed when they are asked for."""
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except _ERRORS as error:
+        raise UnreadableImage(where, "damaged", f"its DICOM header cannot be read ({type(error).__name__})") from None
+
+
 def _read(path: Path, where: object, *, pixels: bool) -> pydicom.Dataset:
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
         kind = str(dataset.get("SOPClassUID", ""))
-    except (*DICOM_ERRORS, InvalidDicomError) as error:
+    except _ERRORS as error:
         raise UnreadableImage(where, "damaged", f"its DICOM header cannot be read ({type(error).__name__})") from None
     if kind != WHOLE_SLIDE:
         raise UnreadableImage(where, "no_pixels", "a DICOM object that is no whole slide; data.source: dicom reads images of other kinds")

@@ -54,7 +54,7 @@ class OpenSlideSlide:
             downsamples = self._slide.level_downsamples
         except openslide.OpenSlideUnsupportedFormatError:
             raise UnreadableImage(where, "not_an_image", "OpenSlide knows no such slide format") from None
-        except (openslide.OpenSlideError, OSError) as error:
+        except (openslide.OpenSlideError, OSError, KeyError, ValueError) as error:  # the last two: properties that are no text
             raise UnreadableImage(where, "damaged", f"OpenSlide cannot open it ({_without_path(error, path)})") from None
         levels = tuple(Level(width, height, float(step)) for (width, height), step in zip(dimensions, downsamples, strict=True))
         check_levels(levels, where)

@@ -52,8 +52,11 @@ class TiffSlide:
             raise UnreadableImage(where, "damaged", f"its TIFF header cannot be read ({first_line(error)})") from None
         self._facts = SlideFacts(**{**vars(facts), "reader": "openslide+tifffile" if known else "tifffile"})
         check_levels(self._facts.levels, where)
-        for page in self._pages:
-            _check_samples(page, where)
+        try:
+            for page in self._pages:
+                _check_samples(page, where)
+        except TypeError:  # a number that is a list
+            raise UnreadableImage(where, "damaged", "its TIFF header holds several values where one is expected") from None
 
     @property
     def facts(self) -> SlideFacts:
@@ -171,6 +174,8 @@ def _check_samples(page: Any, where: object) -> None:
     if problem:
         raise UnreadableImage(where, "unsupported_pixels", problem)
     height, width = _segment_shape(page)
+    if min(height, width) < 1 or len(page.dataoffsets) != len(page.databytecounts) or len(page.dataoffsets) < _n_segments(page):
+        raise UnreadableImage(where, "damaged", "its header does not say where all of its blocks are")
     if height * width > MAX_PIXELS:
         reason = f"one block of it has {width} x {height} pixels, more than {MAX_PIXELS:,} at a time; save it with tiles"
         raise UnreadableImage(where, "too_large", reason)
@@ -194,6 +199,11 @@ def _segment_shape(page: Any) -> tuple[int, int]:
     if page.is_tiled:
         return page.tilelength, page.tilewidth
     return min(page.rowsperstrip or page.imagelength, page.imagelength), page.imagewidth
+
+
+def _n_segments(page: Any) -> int:
+    height, width = _segment_shape(page)
+    return int(-(-page.imagelength // height) * -(-page.imagewidth // width))
 
 
 def _segments_below(page: Any, x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int, int]]:
