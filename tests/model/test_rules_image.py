@@ -66,3 +66,10 @@ def test_policy_is_of_the_modality():
     assert plan(modality="histology").augment.policy == "histology"
     assert plan().augment.policy == "generic"
     assert "set modality" in plan().reasons["augment.policy"]
+
+
+def test_colours_are_left_as_they_are_and_the_reason_is_a_measurement():
+    assert plan(modality="histology").image.stain == "none"
+    assert "-.059 to .003" in plan(modality="histology").reasons["image.stain"]
+    assert plan(modality="chest_xray").reasons["image.stain"] == "stains are of histology"
+    assert plan(image={"stain": "macenko", "channels": 3}).image.stain == "macenko"
