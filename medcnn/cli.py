@@ -180,9 +180,10 @@ def predict(
     """
     from pipelines.external import apply_run
 
-    table = apply_run(run_folder, inputs, out)
+    table, compared = apply_run(run_folder, inputs, out)
     n_failed = int(table["problem"].ne("").sum())
     print(f"{len(table) - n_failed} images predicted, {n_failed} not readable (column problem): {out}")
+    print("\n".join(compared))
 
 
 @app.command()

@@ -12,7 +12,7 @@ FLOORS = {
     "errors": 0,
     "section": 1, "config": 1, "config_data": 1, "executors": 1, "energy": 1, "config_file": 1, "tables": 1, "artifact": 1, "plan": 1, "cohort": 1, "progress": 1, "evaluation": 1, "search_space": 1, "trials": 1,
     "data": 2, "model": 2, "report": 2,
-    "runs": 3, "members": 3, "cohort_stages": 3, "audit_stages": 3, "finding_pictures": 3, "audit_page": 3, "train_stages": 3, "stain_stages": 3, "bag_stages": 3, "bag_pictures": 3, "predict_stages": 3, "model_stages": 3, "explanation": 3, "predictions": 3, "site": 3, "readout": 3, "inference": 3, "survey": 3, "search": 3,
+    "runs": 3, "members": 3, "cohort_stages": 3, "audit_stages": 3, "finding_pictures": 3, "audit_page": 3, "new_images": 3, "train_stages": 3, "stain_stages": 3, "bag_stages": 3, "bag_pictures": 3, "predict_stages": 3, "model_stages": 3, "explanation": 3, "predictions": 3, "site": 3, "readout": 3, "inference": 3, "survey": 3, "search": 3,
     "cli": 5, "doctor": 5,
 }  # fmt: skip
 SIBLINGS = {"data", "model", "report"}

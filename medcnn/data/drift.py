@@ -137,11 +137,17 @@ def drift_finding(drift: Drift, auroc: tuple[float, float, float], *, kind: str,
 
 
 def outside_range(reference: pd.DataFrame, new: pd.DataFrame) -> tuple[np.ndarray, int]:
-    """How many traits of each new image lie outside of the central 99% of the reference, int64 (n_new,); and how many that are
-    in all but the 1% of the reference's own images that have most."""
+    """How many traits of each new image lie outside of the central 99% of the reference, int64 (n_new,); and how many that are in all
+    but the 1% of the reference's own images that have most, each half held against the range of the other."""
+    halves = reference.iloc[::2], reference.iloc[1::2]
+    own = np.concatenate([_n_outside(halves[0], halves[1]), _n_outside(halves[1], halves[0])])
+    return _n_outside(reference, new), int(np.quantile(own, 0.99))
+
+
+def _n_outside(reference: pd.DataFrame, new: pd.DataFrame) -> np.ndarray:
     low, high = (reference[list(TRAITS)].quantile(q) for q in TAILS)
-    counts = [(rows[list(TRAITS)].lt(low - 1e-6) | rows[list(TRAITS)].gt(high + 1e-6)).sum(axis=1).to_numpy() for rows in (new, reference)]
-    return counts[0], int(np.quantile(counts[1], 0.99))
+    values = new[list(TRAITS)]
+    return np.asarray((values.lt(low - 1e-6) | values.gt(high + 1e-6)).sum(axis=1))
 
 
 # ---------------------------------------------------------------- what is compared within a cohort

@@ -85,7 +85,7 @@ def test_images_outside_of_the_range_are_counted() -> None:
     new.loc[1, ["noise", "sharpness"]] = 50.0
     counts, limit = outside_range(reference, new)
     assert counts.tolist() == [0, 2, 0]
-    assert 0 < limit < 4
+    assert 0 < limit < 5
 
 
 def manifest(n: int = 120, sites: int = 1) -> pd.DataFrame:

@@ -104,7 +104,8 @@ def test_a_finished_run_predicts_new_images(finished: Path, tmp_path: Path) -> N
     for number in range(3):
         Image.fromarray(np.full((40, 50), 80 * number, np.uint8)).save(tmp_path / f"{number}.png")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    table = apply_run(finished, [tmp_path], tmp_path / "out.csv")
+    table, compared = apply_run(finished, [tmp_path], tmp_path / "out.csv")
+    assert "3 of 3 new images lie outside" in compared[0]
     assert table["p_nodule"].between(0, 1).sum() == 3
     assert table.loc[table["image_id"] == "broken.png", "problem"].str.len().item() > 0
     pd.testing.assert_series_equal(pd.read_csv(tmp_path / "out.csv")["p_nodule"], table["p_nodule"], check_exact=False)
@@ -120,5 +121,6 @@ def test_predicting_a_test_image_again_gives_the_same_probability(finished: Path
     stated = read_table(finished / "predictions.parquet").query("part == 'test'").iloc[0]
     row = manifest[manifest["image_id"] == stated["image_id"]].iloc[0]
     Image.fromarray(read_row(row["path"], int(row["frame"]))).save(tmp_path / "one.png")
-    table = apply_run(finished, [tmp_path / "one.png"], tmp_path / "out.csv")
+    table, compared = apply_run(finished, [tmp_path / "one.png"], tmp_path / "out.csv")
+    assert compared[0].startswith("0 of 1 new images")
     assert table["p_nodule"].item() == pytest.approx(stated["p_nodule"], abs=1e-5)
