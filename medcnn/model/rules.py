@@ -105,7 +105,9 @@ def _image(found: Fingerprint, config: Config, machine: Machine, model: ModelPla
         "fit": lambda: rules_image.fit(found),
         "stain": lambda: rules_image.stain(config.modality),
     }
-    return ImagePlan.model_validate(decisions.section("image", config.image.model_dump(), rules))
+    image = ImagePlan.model_validate(decisions.section("image", config.image.model_dump(), rules))
+    rules_image.check_stain(image)
+    return image
 
 
 def _ladder(found: Fingerprint, config: Config, model: ModelPlan, parts: Parts, decisions: Decisions) -> LadderPlan:

@@ -5,6 +5,7 @@ from medcnn.config import Config, ModelConfig, SplitConfig
 from medcnn.errors import InputError
 from medcnn.model.recipe import check_recipe
 from medcnn.model.rules_bags import check_bags
+from medcnn.model.rules_image import check_stain
 from medcnn.model.rules_model import OWN_NETWORKS, TRAINED
 from medcnn.model.rules_split import Parts, expected_parts, n_dealt
 from medcnn.plan import ModelPlan, Plan, SplitPlan, TrainingPlan
@@ -38,6 +39,7 @@ def check_plan(decided: Plan, found: Fingerprint, config: Config) -> None:
         check_weights(model)
         check_training(config, parts, model, training)
         check_recipe(training, found.task)
+    check_stain(decided.image)
     check_bags(found, config, ladder.rungs, ladder.bag, decided.model.pretrained, decided.evaluation.levels)
     check_ladder(
         ladder.rungs, ladder.headline, pretrained=decided.model.pretrained, n_seeds=ladder.n_seeds, has_val=parts.n_val > 0,

@@ -4,8 +4,10 @@ import re
 
 from medcnn.cohort import Fingerprint
 from medcnn.config import Modality
+from medcnn.errors import InputError
 from medcnn.model.decisions import Decision
 from medcnn.model.machine import Machine
+from medcnn.plan import ImagePlan
 
 TINY_PX = 48  # a smaller source carries no detail that a large backbone was trained for
 CPU_PX, GPU_PX = 128, 224
@@ -69,6 +71,12 @@ def stain(modality: Modality | str) -> Decision:
         ".849 with macenko (difference -.059 to .003), .864 with reinhard (-.031 to .007); there stain goes with the class, so a shortcut may "
         "have been lost: for slides of another scanner try both"
     )
+
+
+def check_stain(plan: ImagePlan) -> None:
+    """Raise InputError for grey images whose stains are to be normalised."""
+    if plan.stain != "none" and plan.channels != 3:
+        raise InputError(f"image.stain is {plan.stain}, but image.channels is {plan.channels}: grey has no stains; set channels 3 or stain none")
 
 
 def policy(modality: Modality | str) -> Decision:

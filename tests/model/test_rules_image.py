@@ -3,6 +3,8 @@
 import pytest
 from plan_cases import CPU, GPU, cohort, plan, quantiles
 
+from medcnn.errors import InputError
+
 
 @pytest.mark.parametrize(
     ("short", "model", "machine", "size"),
@@ -73,3 +75,5 @@ def test_colours_are_left_as_they_are_and_the_reason_is_a_measurement():
     assert "-.059 to .003" in plan(modality="histology").reasons["image.stain"]
     assert plan(modality="chest_xray").reasons["image.stain"] == "stains are of histology"
     assert plan(image={"stain": "macenko", "channels": 3}).image.stain == "macenko"
+    with pytest.raises(InputError, match="grey has no stains"):
+        plan(image={"stain": "macenko", "channels": 1}, model={"name": "simple_cnn"})
