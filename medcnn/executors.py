@@ -3,8 +3,8 @@
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from typing import Any, Literal, TypeVar
 
 from medcnn.errors import MissingExtra, RunError
@@ -56,13 +56,13 @@ def in_order(
         yield from (function(*some) for some in arguments)
     elif pool == "threads":
         with ThreadPoolExecutor(workers) as threads:
-            yield from _windowed(arguments, lambda some: threads.submit(function, *some), Future.result, ahead=AHEAD * workers)
+            yield from _windowed(arguments, lambda some: threads.submit(function, *some), Future.result, _settle, ahead=AHEAD * workers)
     else:
         from joblib.externals.loky import get_reusable_executor
 
         processes = get_reusable_executor(max_workers=workers)
         try:
-            yield from _windowed(arguments, lambda some: processes.submit(function, *some), Future.result, ahead=AHEAD * workers)
+            yield from _windowed(arguments, lambda some: processes.submit(function, *some), Future.result, _settle, ahead=AHEAD * workers)
         except BrokenExecutor as error:
             raise RunError(
                 f"a process that decodes images was killed, perhaps for want of memory ({type(error).__name__}); run again"
@@ -82,8 +82,14 @@ def n_cores() -> int:
 
 
 def _windowed(
-    arguments: Iterable[tuple[Any, ...]], submit: Callable[[tuple[Any, ...]], Any], take: Callable[[Any], Result], *, ahead: int
+    arguments: Iterable[tuple[Any, ...]],
+    submit: Callable[[tuple[Any, ...]], Any],
+    take: Callable[[Any], Result],
+    settle: Callable[[Collection[Any]], None],
+    *,
+    ahead: int,
 ) -> Iterator[Result]:
+    """settle: ends with pieces that nobody will take; when it returns, none of them is under way, so none writes any more."""
     waiting: deque[Any] = deque()
     try:
         for some in arguments:
@@ -93,9 +99,11 @@ def _windowed(
         while waiting:
             yield take(waiting.popleft())
     finally:
-        for piece in waiting:
-            if isinstance(piece, Future):
-                piece.cancel()
+        settle(waiting)
+
+
+def _settle(waiting: Collection[Future[Any]]) -> None:
+    wait([piece for piece in waiting if not piece.cancel()])
 
 
 def _side_by_side(function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], jobs: int) -> list[Result]:
@@ -127,8 +135,13 @@ def _in_order_on_ray(function: Callable[..., Result], arguments: Iterable[tuple[
     ray = _joined_ray()
     remote = ray.remote(function)
     ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def settle(waiting: Collection[Any]) -> None:
+        if waiting:
+            ray.wait(list(waiting), num_returns=len(waiting))
+
     try:
-        yield from _windowed(arguments, lambda some: remote.remote(*some), ray.get, ahead=ahead)
+        yield from _windowed(arguments, lambda some: remote.remote(*some), ray.get, settle, ahead=ahead)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
 

@@ -1,12 +1,13 @@
 """Work on many images in chunks: what comes of each is one file, published whole, so a kill costs no more than the chunks under way."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from medcnn.artifact import write_file
+from medcnn.artifact import count_cpu_seconds, write_file
 from medcnn.executors import Pool, in_order, n_cores
 from medcnn.progress import Progress, silent
 
@@ -67,11 +68,15 @@ def work_through(
     _open(chunks)
     todo = [number for number in range(len(chunks)) if not chunks.file(number).is_file()]
     arguments = ((work, piece(*chunks.bounds(number)), chunks.file(number)) for number in todo)
-    made = in_order(_publish, arguments, workers=workers or n_cores(), pool=pool)
+    workers = workers or n_cores()
+    made = in_order(_publish, arguments, workers=workers, pool=pool)
     n_todo = sum(stop - start for start, stop in map(chunks.bounds, todo))
-    items = (None for number, _ in zip(todo, made, strict=True) for _ in range(*chunks.bounds(number)))
-    for _ in progress(items, title, n_todo):
-        pass
+    spent = 0.0
+    items = (seconds if first else 0.0 for number, seconds in zip(todo, made, strict=True) for first in _firsts(*chunks.bounds(number)))
+    for seconds in progress(items, title, n_todo):
+        spent += seconds
+    if pool == "ray" or (pool == "processes" and workers > 1):  # these outlive the stage, so it would not count them
+        count_cpu_seconds(spent)
 
 
 def forget(chunks: Chunks) -> None:
@@ -85,8 +90,16 @@ def missing(chunks: Chunks) -> Iterator[int]:
     yield from (number for number in range(len(chunks)) if not (is_ours and chunks.file(number).is_file()))
 
 
-def _publish(work: Callable[[Piece], bytes], piece: Piece, file: Path) -> None:
+def _firsts(start: int, stop: int) -> Iterator[bool]:
+    """True for the first item of a chunk, False for the rest."""
+    return (number == start for number in range(start, stop))
+
+
+def _publish(work: Callable[[Piece], bytes], piece: Piece, file: Path) -> float:
+    """Make one chunk's file; returns the CPU seconds that it took this thread."""
+    started = time.thread_time()
     write_file(file, work(piece))
+    return time.thread_time() - started
 
 
 def _open(chunks: Chunks) -> None:

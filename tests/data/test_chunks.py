@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,22 @@ def test_every_item_is_worked_on_once_in_order(tmp_path: Path, pool, workers: in
     assert (str(os.getpid()) in processes) == (pool == "threads")
     forget(chunks)
     assert not chunks.folder.exists()
+
+
+@pytest.mark.parametrize(("pool", "counted"), [("threads", False), ("processes", True)])
+def test_what_processes_spend_is_counted_and_nothing_twice(tmp_path: Path, monkeypatch, pool, counted: bool) -> None:
+    noted: list[float] = []
+    monkeypatch.setattr("medcnn.data.chunks.count_cpu_seconds", noted.append)
+    work_through(burn, range, chunks_in(tmp_path, n=4, size=2), pool=pool, workers=2, title="t")
+    assert bool(noted) == counted
+    assert not counted or sum(noted) >= 0.19
+
+
+def burn(piece: range) -> bytes:
+    until = time.thread_time() + 0.05 * len(piece)
+    while time.thread_time() < until:
+        pass
+    return b""
 
 
 @needs_ray
