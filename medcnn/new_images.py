@@ -38,6 +38,8 @@ def compare_with_training(run: Run, inputs: Sequence[Path], *, progress: Progres
     Two tests from twenty images on (drift.py: each trait, and a classifier); fewer are only held against the range of the training
     images, one by one. Images that cannot be read are left out. An older run kept no traits: then it says so.
     """
+    from scipy.stats import binom
+
     from medcnn.data.drift import LEAST_COMPARED, compare, drift_finding, outside_range
     from medcnn.evaluation.discrimination import auroc_interval
 
@@ -60,7 +62,8 @@ def compare_with_training(run: Run, inputs: Sequence[Path], *, progress: Progres
         f"{n_outside} of {len(new)} new images lie outside of the central 99% of the training images in more than {limit} of {len(reference.columns)} "
         f"traits (brightness, sharpness, noise, frame, size), as 1% of the training images do."
     )
-    sentences = [f"{'warning: ' if n_outside > max(2, 0.05 * len(new)) else ''}{text}"]
+    by_chance = binom.ppf(0.99, len(new), max(0.01, 2 / len(reference)))  # the range of a small cohort is not known well
+    sentences = [f"{'warning: ' if n_outside > by_chance else ''}{text}"]
     if len(new) >= LEAST_COMPARED <= len(reference):
         seen = compare(reference, new, names=("the training images", "the new images"), seed=decided.seed)
         auroc = auroc_interval(seen.y, seen.p)

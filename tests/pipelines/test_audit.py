@@ -1,5 +1,6 @@
 """The gate before training: every check on one page, pictures only when they may be shown, and it stops where errors are open."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,8 @@ from medcnn.config_file import build_config
 from medcnn.data.drift import TRAITS
 from medcnn.tables import read_table
 from pipelines.audit import QUICK, UNSOUND, audit_cohort
+from pipelines.external import apply_run
+from pipelines.finetune import finetune
 
 N = 90
 
@@ -59,6 +62,8 @@ def films(folder: Path, *, blank: bool = False) -> Config:
         "image": {"size_px": 32, "channels": 1},
         "model": {"name": "simple_cnn"},
         "training": {"epochs": 1, "n_threads": 1},
+        "ladder": {"rungs": ["main"]},
+        "evaluation": {"n_bootstrap": 20},
         "split": {"scheme": "given"},
     }  # fmt: skip
     return build_config(tree, source="test")
@@ -82,7 +87,7 @@ def test_the_page_says_what_was_found_with_pictures(audited: tuple[Path, str]) -
     assert "Group 1 of 1" in html
     assert html.count("data:image/jpeg;base64,") >= 2
     assert html.count("2 taken out by the audit") >= 1
-    assert " src=\"http" not in html
+    assert ' src="http' not in html
 
 
 def test_what_new_images_are_compared_with_has_no_name(audited: tuple[Path, str]) -> None:
@@ -112,3 +117,44 @@ def test_open_errors_are_shown_and_end_the_audit(tmp_path: Path) -> None:
     assert UNSOUND in text
     assert UNSOUND in page.read_text()
     assert not (tmp_path / "run" / "cohort" / "cache").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(audited: tuple[Path, str]) -> Path:
+    """The same cohort, trained: what the audit did is not done again."""
+    run = audited[0].parent
+    return finetune(films(run.parent / "again"), run.parent / "trained", quiet=True).folder
+
+
+def test_the_report_has_the_findings_of_every_stage_and_their_pictures(trained: Path) -> None:
+    html = (trained / "report.html").read_text()
+    assert "part drift" in html
+    assert "label noise" in html
+    assert "Pictures: label conflict" in html
+    assert "data:image/jpeg;base64," in html
+
+
+def test_new_images_of_the_same_kind_raise_no_warning_and_others_do(trained: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    for name, change in (("like", lambda x: x), ("unlike", lambda x: cv2.GaussianBlur(255 - x, (0, 0), 3))):
+        (tmp_path / name).mkdir()
+        for number in range(40):
+            cv2.imwrite(str(tmp_path / name / f"{number}.png"), change(picture(rng, ill=number % 2 == 1)))
+    _, like = apply_run(trained, [tmp_path / "like"], tmp_path / "like.csv")
+    assert not any(sentence.startswith("warning") for sentence in like)
+    _, unlike = apply_run(trained, [tmp_path / "unlike"], tmp_path / "unlike.csv")
+    assert unlike[0].startswith("warning: the new images (40 patients) against the training images (58)")
+    assert "40 of 40 new images lie outside" in unlike[1]
+    numbers = json.loads((tmp_path / "unlike.drift.json").read_text())
+    assert numbers["auroc"] > 0.95
+    assert numbers["n"] == numbers["n_outside"] == 40
+
+
+def test_a_run_that_kept_no_traits_says_so(trained: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "one.png"), picture(np.random.default_rng(1), ill=False))
+    kept = trained / "cohort" / "drift" / "reference.parquet"
+    aside = kept.rename(kept.with_suffix(".aside"))
+    try:
+        assert "keeps no traits" in apply_run(trained, [tmp_path / "one.png"], tmp_path / "out.csv")[1][0]
+    finally:
+        aside.rename(kept)
