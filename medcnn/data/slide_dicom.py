@@ -12,14 +12,17 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 
-from medcnn.data.dicom_codecs import DICOM_ERRORS
+from medcnn.data.dicom_codecs import DICOM_ERRORS, frame_bytes, is_native
 from medcnn.data.formats import UnreadableImage, first_line
 from medcnn.data.images import is_dicom
 from medcnn.data.slides import Level, SlideFacts, check_levels, head_of, pasted, white
+from medcnn.errors import MissingExtra
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+JPEG_LS = {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
 MAX_BYTES = 1 << 30  # pydicom holds the file in memory
 CACHED_FRAMES = 256
+_START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # 0xF7: JPEG-LS; the others are tables
 _ERRORS = (*DICOM_ERRORS, InvalidDicomError, RuntimeError, ArithmeticError)  # RuntimeError: pydicom's for an unknown value representation
 
 
@@ -114,12 +117,28 @@ class _DicomLevel:
         left, top, _ = self._places[number]
         return pixels[: self.height - top, : self.width - left]
 
+    def _check_frame(self, number: int) -> None:
+        """Refuse a frame whose own header claims another size: a decoder would make that many pixels, or work on them for minutes."""
+        if is_native(self._dataset.file_meta.TransferSyntaxUID):
+            return
+        claimed = jpeg_size(frame_bytes(self._dataset, number))
+        if claimed is not None and claimed != self._tile:
+            reason = f"frame {number} says that it has {claimed[0]} x {claimed[1]} pixels, the file {self._tile[0]} x {self._tile[1]}"
+            raise UnreadableImage(self._where, "damaged", reason)
+
     def _decoded(self, number: int) -> np.ndarray:
         try:
-            decoder = get_decoder(self._dataset.file_meta.TransferSyntaxUID)
-            pixels, said = decoder.as_array(self._dataset, index=number)
+            self._check_frame(number)
+            syntax = self._dataset.file_meta.TransferSyntaxUID
+            if str(syntax) in JPEG_LS:
+                pixels, said = _jpeg_ls(frame_bytes(self._dataset, number)), {"photometric_interpretation": ""}
+            else:
+                pixels, said = get_decoder(syntax).as_array(self._dataset, index=number)
         except _ERRORS as error:
             raise UnreadableImage(self._where, "damaged", f"frame {number} cannot be decoded ({first_line(error)})") from None
+        if pixels.dtype != np.uint8 or pixels.shape[1::-1] != self._tile:
+            reason = f"frame {number} holds {pixels.dtype} {pixels.shape}, not 8 bits of {self._tile[0]} x {self._tile[1]}"
+            raise UnreadableImage(self._where, "damaged", reason)
         if pixels.ndim == 2:
             grey = 255 - pixels if said["photometric_interpretation"] == "MONOCHROME1" else pixels
             return np.repeat(grey[..., None], 3, axis=2)
@@ -135,6 +154,28 @@ def _damage_named(where: object) -> Iterator[None]:
         raise
     except _ERRORS as error:
         raise UnreadableImage(where, "damaged", f"its DICOM header cannot be read ({type(error).__name__})") from None
+
+
+def _jpeg_ls(data: bytes) -> np.ndarray:
+    """By imagecodecs: pydicom's decoder for it, pyjpegls, ends the whole process on some damaged streams."""
+    try:
+        import imagecodecs
+    except ImportError:
+        raise MissingExtra("imagecodecs", "wsi", "Reading slides compressed by JPEG-LS") from None
+    return np.asarray(imagecodecs.jpegls_decode(data))
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a JPEG or JPEG-LS stream's frame header names; None where there is none before the pixels."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _START_OF_FRAME:
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        if marker == 0xDA:
+            return None
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
 
 
 def _read(path: Path, where: object, *, pixels: bool) -> pydicom.Dataset:

@@ -168,6 +168,42 @@ def test_a_series_in_several_files_is_one_slide_and_needs_places(wsi: Path, tmp_
         open_slide(tmp_path / "three.dcm")
 
 
+def test_a_frame_that_claims_another_size_is_refused_and_not_decoded(wsi: Path, tmp_path: Path) -> None:
+    data = bytearray((wsi / "highdicom_sm_image_jpegls.dcm").read_bytes())
+    at = data.index(b"\xff\xf7")  # the first frame's header: length, bits, height, width
+    assert data[at + 5 : at + 9] == bytes([0, 10, 0, 10])
+    data[at + 5 : at + 9] = b"\xff\xff\xff\xff"
+    (tmp_path / "a.dcm").write_bytes(bytes(data))
+    slide = open_slide(tmp_path / "a.dcm")
+    with pytest.raises(UnreadableImage, match="65535 x 65535 pixels, the file 10 x 10"):
+        slide.read(0, 0, 0, 10, 10)
+    assert slide.read(0, 20, 20, 10, 10).shape == (10, 10, 3)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_damaged_file_is_refused_by_name_or_read(tmp_path: Path, seed: int) -> None:
+    """Bytes changed, cut and put in at random: whatever comes is pixels or UnreadableImage."""
+    rng = np.random.default_rng(seed)
+    write_slide(tmp_path / "a.tif", tissue_picture(150, 150))
+    tifffile.imwrite(tmp_path / "b.tif", tissue_picture(60, 70), photometric="rgb", rowsperstrip=16)
+    sources = [(tmp_path / name).read_bytes() for name in ("a.tif", "b.tif")]
+    n_read = n_refused = 0
+    for number in range(120 if seed == 0 else 2000):
+        data = bytearray(sources[number % 2])
+        for _ in range(rng.integers(1, 5)):
+            data[rng.integers(min(len(data), (600, len(data))[rng.integers(2)]))] = rng.integers(256)
+        if rng.random() < 0.2:
+            del data[rng.integers(1, len(data)) :]
+        (tmp_path / "c.tif").write_bytes(bytes(data))
+        try:
+            slide = open_slide(tmp_path / "c.tif")
+            assert slide.read(0, 0, 0, 64, 64).shape == (64, 64, 3)
+            n_read += 1
+        except UnreadableImage:
+            n_refused += 1
+    assert min(n_read, n_refused) > 15
+
+
 def test_what_an_aperio_description_says_of_people_stays_in_it(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.svs", tissue_picture(300, 400), description=aperio(400, 300, User="Musterfrau", Date="01/02/19"))
     slide = open_slide(path)
