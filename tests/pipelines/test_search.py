@@ -117,6 +117,27 @@ def test_a_search_that_is_done_is_not_done_again_and_can_be_made_longer(searched
     assert (run / "search.journal").read_text().count('"noted"') == 5
 
 
+def test_the_report_of_a_run_in_the_same_folder_says_that_it_was_searched(searched: Path, tmp_path: Path) -> None:
+    from pipelines.finetune import finetune, rewrite_report
+
+    run = tmp_path / "run"
+    shutil.copytree(searched, run)
+    best = yaml.safe_load((run / "search" / "best.yaml").read_text())["training"]
+    config = config_of()
+    chosen = config.model_copy(update={"training": config.training.model_copy(update=best)})
+    finetune(chosen, run, update=True, quiet=True)
+    statement = "Before, 4 settings of training.learning_rate, training.batch_size, training.imbalance of the main model were compared"
+    for _ in range(2):
+        html = (run / "report.html").read_text()
+        assert statement in html and "The model has the best of them." in html
+        rewrite_report(run)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(run, elsewhere)
+    shutil.rmtree(elsewhere / "search")
+    finetune(chosen, elsewhere, quiet=True)
+    assert statement not in (elsewhere / "report.html").read_text()
+
+
 def test_what_cannot_be_searched_is_refused_before_an_image_is_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean training.learning_rate"):
         search_settings(config_of(space={"training.learning_rat": [0.1, 0.2]}), tmp_path / "run", quiet=True)
