@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from medcnn.data.formats import ImageHeader, decode_file, reduction
-from medcnn.data.prepared import KEPT, kept_px, prepare_image
+from medcnn.data.images import Reading
+from medcnn.data.prepared import KEPT, kept_px, prepare_image, prepare_row
 from medcnn.errors import InputError
 from medcnn.plan import ImagePlan
 
@@ -165,3 +166,21 @@ def test_a_turned_jpeg_is_turned_after_a_reduced_decode(tmp_path):
     pixels, said = decode_file((tmp_path / "x.jpg").read_bytes(), 0, "x", keep_px=(1, 200))
     assert (said.height, said.width, pixels.shape) == (800, 400, (200, 100))
     assert pixels[:20].mean() > 250 > 5 > pixels[30:].mean()
+
+
+@pytest.mark.parametrize("decode", ["full", "reduced"])
+def test_a_row_is_prepared_as_the_plan_says(tmp_path, decode):
+    scene = cv2.GaussianBlur(noise(301, 403, 3), (0, 0), 4)
+    cv2.imwrite(str(tmp_path / "x.jpg"), scene)
+    data = (tmp_path / "x.jpg").read_bytes()
+    plan = image_plan(size_px=40, channels=3, decode=decode)
+    pixels, _ = decode_file(data, 0, "x", keep_px=(1, 80) if decode == "reduced" else None)
+    assert pixels.shape == ((75, 101, 3) if decode == "reduced" else (301, 403, 3))
+    expected = prepare_image(pixels, plan, whole_px=(301, 403))
+    np.testing.assert_array_equal(prepare_row("x.jpg", 0, plan, reading=Reading(tmp_path)), expected)
+
+
+def test_a_deep_image_is_prepared_by_its_own_depth(tmp_path):
+    pixels = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(prepare_row("x.png", 0, image_plan(), reading=Reading(tmp_path)), prepare_image(pixels, image_plan()))
