@@ -38,7 +38,10 @@ class SlidesConfig(Section):
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Share of a tile's side that its neighbour shares")
     min_tissue: Fraction = Field(0.5, description="Share of a tile that the tissue mask must cover")
     max_ink: Fraction = Field(0.1, description="Share of a tile that may be a marker pen's ink")
-    max_fold: Fraction = Field(0.5, description="Share of a tile that may be folded tissue")
+    max_fold: Fraction = Field(
+        1.0,
+        description="Share of a tile that may be folded tissue; 1: it is measured (column fold) and none is left out, since dense tissue can look like it",
+    )
     min_sharpness: Annotated[float, Field(ge=0)] = Field(
         0.0,
         description="Variance of the Laplacian at 1 um/px below which a tile counts as blurred; 0: it is measured (column sharpness) and none is left out",
