@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from medcnn.cohort import Finding
+from medcnn.data.dates import NAME as DATE
 from medcnn.errors import InputError
 
 THRESHOLD = 0.75  # a lower limit of the AUROC above this is a warning
@@ -27,6 +28,10 @@ class Probe:
 SOURCES = (
     "Look where the images with and without the label come from. Where each source has one class, no result on them tells disease "
     "from source: take both classes from the same sources, or state this beside every number."
+)
+TIMES = (
+    "Look at the share of the label by year. Take both classes from the same months, or test on a later period than was trained on. "
+    "(Dates that were shifted per patient, up to a year, only show what is coarser than that.)"
 )
 PIXELS = (
     "Look at the probe's AUROC beside the model's, which must be clearly better to show that the model sees more; "
@@ -115,6 +120,9 @@ def _nothing_found(summary: pd.DataFrame, threshold: float) -> Finding:
 def _probe(name: str) -> Probe:
     if not name.startswith(COLUMN):
         return PROBES[name]
+    if DATE.search(name.removeprefix(COLUMN)):
+        why = "the label tracks the time of acquisition, and with it may go scanners, protocols and whom one examined"
+        return Probe(what=f"The acquisition date ({name.removeprefix(COLUMN)})", plural=False, why=why, todo=TIMES)
     why = "a network that recognises it in the image may learn it instead of the disease"
     return Probe(what=f"The column {name.removeprefix(COLUMN)}", plural=False, why=why, todo=SOURCES)
 

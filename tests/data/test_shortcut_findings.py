@@ -1,9 +1,11 @@
 """What the shortcut probes found, in words."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from medcnn.data.shortcut_findings import PROBES, shortcut_findings
+from medcnn.data.shortcuts import probe_shortcuts
 from medcnn.errors import InputError
 
 
@@ -78,3 +80,29 @@ def test_categories_are_words_too() -> None:
 def test_what_is_no_summary_is_refused(rows: pd.DataFrame, threshold: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         shortcut_findings(rows, threshold=threshold)
+
+
+@pytest.mark.parametrize("column", ["acquisition_date", "date", "StudyDate_shifted_date"])
+def test_a_label_that_follows_the_date_is_told_as_such(column: str) -> None:
+    (finding,) = shortcut_findings(summary((f"metadata.{column}", "ill", 0.95, 0.9, 0.98)))
+    assert finding.text.startswith(f"The acquisition date ({column}) alone tells ill from the rest with AUROC 0.95 (0.90 to 0.98)")
+    assert "by year" in finding.todo
+    (other,) = shortcut_findings(summary(("metadata.update", "ill", 0.95, 0.9, 0.98)))
+    assert other.text.startswith("The column update alone")
+
+
+def test_a_label_that_goes_with_time_is_seen_by_the_probe_of_the_date() -> None:
+    rng = np.random.default_rng(0)
+    n = 240
+    days = rng.integers(0, 2000, n)
+    y = (days + rng.normal(0, 200, n) > 1000).astype(float)
+    names = [f"i{row:03d}" for row in range(n)]
+    manifest = pd.DataFrame(
+        {"image_id": names, "patient_id": names, "path": names, "height": 8, "width": 8, "bit_depth": 8, "channels": 1, "y_ill": y}
+    )
+    manifest["acquisition_date"] = (pd.Timestamp("2015-01-01") + pd.to_timedelta(days, unit="D")).strftime("%Y-%m-%d")
+    images = rng.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8)
+    probed = probe_shortcuts(manifest, images, np.arange(n), ["ill"], task="binary", seed=0)
+    by_date = probed[probed["probe"] == "metadata.acquisition_date"]
+    a, b = (by_date.loc[by_date["y"] == value, "p"].to_numpy() for value in (1, 0))
+    assert np.greater.outer(a, b).mean() > 0.9
