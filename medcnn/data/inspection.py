@@ -6,7 +6,7 @@ decoded, else null), and the columns of GROUPS, each with its group's name befor
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -75,7 +75,8 @@ def _seen(path: str, frame: int, row: int, reading: Reading, data: bytes | None,
     except UnreadableImage as error:
         return _refused(row, error)
     traits = _traits(_looked_at(pixels, header), header.bit_depth, reading)
-    groups = ({**_facts(pixels, header.bit_depth, sha256), **header.measured}, traits, record_of(header))
+    facts: Row = {**_facts(pixels, header.bit_depth, sha256), **header.measured}
+    groups: tuple[Mapping[str, Cell], ...] = (facts, traits, record_of(header))
     named = {f"{group}.{name}": value for group, values in zip(GROUPS, groups, strict=True) for name, value in values.items()}
     return {"row": row, **named}
 

@@ -63,7 +63,7 @@ def walk_files(root: Path) -> tuple[list[str], list[Exclusion]]:
     files: list[str] = []
     excluded: list[Exclusion] = []
     visits: Counter[str] = Counter()
-    waiting = [("", (os.path.realpath(root),))]
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
     while waiting:
         prefix, above = waiting.pop()
         for entry in _listed(root, prefix, excluded):
