@@ -163,7 +163,6 @@ def require_silence(folder: Path, said: str) -> int:
 
 CHANGES = (
     ({"file_names": "masked"}, 0),
-    ({"file_names": "shown"}, 0),
     ({"image_column": "nothing"}, 2),
     ({"label_column": "nothing"}, 2),
     ({"join": "study"}, 2),
@@ -171,6 +170,7 @@ CHANGES = (
 )
 
 
+@pytest.mark.timeout(600)
 def test_neither_an_audit_nor_a_refusal_names_anybody(clinic: Path) -> None:
     commands = [
         ["audit", str(config(clinic, f"audit{number}", **change)), "--out", str(clinic / f"audit{number}")]
@@ -191,11 +191,16 @@ def test_neither_an_audit_nor_a_refusal_names_anybody(clinic: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_whole_run_names_nobody(clinic: Path) -> None:
-    codes, said = medcnn(clinic, ["run", str(config(clinic, "whole")), "--out", str(clinic / "out")])
-    assert codes == [0], said[-3000:]
+    shown = config(clinic, "shown", file_names="shown")
+    codes, said = medcnn(
+        clinic, ["run", str(config(clinic, "whole")), "--out", str(clinic / "out")], ["audit", str(shown), "--out", str(clinic / "shown")]
+    )
+    assert codes == [0, 0], said[-3000:]
     assert (clinic / "out" / "report.html").is_file()
     assert require_silence(clinic / "out", said) > 30
+    require_silence(clinic / "shown", said)
 
 
 def test_the_net_catches(tmp_path: Path) -> None:
