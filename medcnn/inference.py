@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medcnn.bag_stages import predict_new_bags
-from medcnn.config_data import WindowChoice
+from medcnn.config_data import SlidesConfig, WindowChoice
 from medcnn.errors import InputError
 from medcnn.evaluation.calibrator import Calibrator
 from medcnn.evaluation.ensemble import combine
@@ -30,13 +30,15 @@ TABLES = {".csv", ".tsv", ".parquet"}
 class NewImage:
     """One image that was asked for. image_id: the name it gets in the result; path as decode_row takes it.
 
-    bag: what it belongs to (a slide, a patient), for a run whose models look at all images of one together.
+    bag: what it belongs to (a slide, a patient), for a run whose models look at all images of one together. problem: why there
+    is nothing to read.
     """
 
     image_id: str
     path: str
     frame: int = 0
     bag: str = ""
+    problem: str = ""
 
 
 def predict_new(run: Run, inputs: Sequence[Path], *, progress: Progress = silent) -> pd.DataFrame:
@@ -44,6 +46,7 @@ def predict_new(run: Run, inputs: Sequence[Path], *, progress: Progress = silent
 
     With the rung mil the images of a bag are predicted together, and each gets what its bag got: a bag is the table's study
     or patient (as in the run), else the file's folder, else the image alone; all images of a bag are held in memory.
+    For a run on slides, a slide is cut into tiles as the run's were; it is the bag, and a refused one is a row with its problem.
     Returns one row per image: image_id, bag (with the rung mil), p_LABEL (calibrated; the mean over the fold models), positive_LABEL (1 when
     p_LABEL reaches the run's first threshold), problem (blank, or why the image could not be read: its other cells
     are then blank). Raises InputError when the run is not finished or nothing is found.
@@ -54,7 +57,10 @@ def predict_new(run: Run, inputs: Sequence[Path], *, progress: Progress = silent
     weights = EnsembleWeights.read(run.done(f"predict/{decided.ladder.headline}"))
     in_bags = any(member.rung == "mil" for member, _, _ in models)
     tables = []
-    for chunk in progress(_chunks(find_images(inputs, bag=decided.ladder.bag), in_bags), "predicting"):
+    wanted = find_images(inputs, bag=decided.ladder.bag)
+    if run.config.data.source == "slides":
+        wanted = [tile for image in wanted for tile in _tiles_of(image, run.config.data.slides)]
+    for chunk in progress(_chunks(wanted, in_bags), "predicting"):
         images, problems = _prepare(chunk, decided.image, run.config.data.window)
         good = np.flatnonzero([not problem for problem in problems])
         table = pd.DataFrame({"image_id": [image.image_id for image in chunk], "problem": problems})
@@ -189,6 +195,22 @@ def _images_of(path: Path, bag: str) -> Iterator[NewImage]:
         yield NewImage(name or place, str(path.parent / place), int(frame), of_bag or str(Path(place).parent))
 
 
+def _tiles_of(image: NewImage, config: SlidesConfig) -> list[NewImage]:
+    """The tiles of a slide, or the image itself when it is none by its ending (a tile's own place, a picture)."""
+    from medcnn.data.slide_tiles import SlideJob, cut_slide
+    from medcnn.data.slides import SLIDE_ENDINGS
+    from medcnn.data.tile_places import TilePlace
+
+    if Path(image.path).suffix.lower() not in SLIDE_ENDINGS:
+        return [image]
+    cut = cut_slide(SlideJob(Path(image.path), image.image_id, config.model_copy(update={"annotations": None})))
+    if cut.problem:
+        return [NewImage(image.image_id, image.path, bag=image.image_id, problem=f"{image.image_id}: {cut.problem[1]}")]
+    corners = zip(cut.tiles["x"].tolist(), cut.tiles["y"].tolist(), strict=True)
+    places = [TilePlace(image.path, x, y, cut.about["level"], cut.about["side"], config.tile_px) for x, y in corners]
+    return [NewImage(f"{image.image_id}/{at.x:06d}_{at.y:06d}", str(at), bag=image.image_id) for at in places]
+
+
 def _prepare(chunk: Sequence[NewImage], plan: ImagePlan, window: WindowChoice) -> tuple[np.ndarray, list[str]]:
     from medcnn.data.formats import UnreadableImage
     from medcnn.data.images import Reading
@@ -196,6 +218,9 @@ def _prepare(chunk: Sequence[NewImage], plan: ImagePlan, window: WindowChoice) -
 
     prepared, problems = [], []
     for image in chunk:
+        if image.problem:
+            problems.append(image.problem)
+            continue
         try:
             prepared.append(prepare_row(image.path, image.frame, plan, reading=Reading(window=window)))
             problems.append("")

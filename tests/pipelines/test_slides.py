@@ -8,6 +8,8 @@ import pytest
 
 from medcnn.config_file import build_config
 from medcnn.data.cache import open_cache
+from medcnn.inference import predict_new
+from medcnn.runs import reopen_run
 from medcnn.tables import read_records, read_table
 from pipelines.audit import audit_cohort
 from pipelines.finetune import finetune
@@ -74,6 +76,18 @@ def test_no_name_of_a_person_is_in_any_file_of_the_run(finished: Path) -> None:
     files = [path for path in finished.rglob("*") if path.is_file()]
     assert len(files) > 20
     assert [path for path in files if b"Musterfrau" in path.read_bytes()] == []
+
+
+def test_a_new_slide_is_cut_and_predicted_and_a_broken_one_says_why(finished: Path, tmp_path: Path) -> None:
+    write_slide(tmp_path / "new.svs", tissue_picture(420, 480, seed=99), description=aperio(480, 420))
+    (tmp_path / "broken.svs").write_bytes(b"broken")
+    found = predict_new(reopen_run(finished), [tmp_path])
+    good = found[found["problem"] == ""]
+    assert len(good) > 10
+    assert good["image_id"].str.startswith("new.svs/").all()
+    assert good["p_dense"].between(0, 1).all()
+    assert found.loc[found["problem"] != "", "image_id"].tolist() == ["broken.svs"]
+    assert "no such slide format" in found["problem"].max()
 
 
 @pytest.mark.slow
