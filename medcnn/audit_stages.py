@@ -15,10 +15,22 @@ from medcnn.train_stages import features_of
 
 FOUND_BY = ("shortcuts", "drift", "doubts", "audit")  # stages with findings
 REFERENCE = "reference.parquet"
+UNSOUND = "Shortcuts, drift and label noise come once the errors are settled: mend the data, or accept or exclude each in the config with a reason."
+UNLABELLED = "Shortcuts, drift and label noise were not looked for: they need parts, and parts need labels of each class."
 DRIFT_TODO = {
     "part_drift": "Find out why (other dates, scanners, hospitals, or copies taken out of one part). A number from such a part says how the model travels, not how it does at home.",
     "site_drift": "A model may recognise the site. Look whether site and label go together, and evaluate each site (evaluation.by: [site], split.scheme: leave_site_out).",
 }
+
+
+def what_is_missing(run: Run, audited: Path) -> str:
+    """Why the audit can go no further than files, tables and single images, in words; blank: it can."""
+    from medcnn.data.audit import open_errors
+
+    findings = read_findings(audited / "findings.json")
+    if open_errors(findings, run.config.audit):
+        return UNSOUND
+    return UNLABELLED if any(finding.kind in {"unlabelled", "one_class"} for finding in findings) else ""
 
 
 def drift(run: Run, ingested: Path, audited: Path, dealt: Path) -> Path:

@@ -93,13 +93,6 @@ def require_sound(run: Run, audited: Path) -> None:
     require_sound(read_findings(audited / "findings.json"), run.config.audit)
 
 
-def is_sound(run: Run, audited: Path) -> bool:
-    """Whether the config settles every error that the audit found."""
-    from medcnn.data.audit import open_errors
-
-    return not open_errors(read_findings(audited / "findings.json"), run.config.audit)
-
-
 def fingerprint(run: Run, audited: Path) -> Path:
     """Manifest, and a sample of its images, to `fingerprint.json`."""
     from medcnn.data.fingerprint import fingerprint

@@ -14,7 +14,6 @@ from medcnn.readout import audit_text
 from medcnn.runs import open_run
 
 QUICK = "Shortcuts, drift and label noise were not looked for (--quick)."
-UNSOUND = "Shortcuts, drift and label noise come once the errors are settled: mend the data, or accept or exclude each in the config with a reason."
 
 
 def audit_cohort(config: Config, out: Path | None = None, *, update: bool = False, quick: bool = False) -> tuple[Path, str]:
@@ -27,7 +26,7 @@ def audit_cohort(config: Config, out: Path | None = None, *, update: bool = Fals
     ingested = cohort_stages.ingest(run)
     audited = cohort_stages.audit(run, ingested)
     folders = {"ingest": ingested, "audit": audited}
-    missing = QUICK if quick else "" if cohort_stages.is_sound(run, audited) else UNSOUND
+    missing = QUICK if quick else audit_stages.what_is_missing(run, audited)
     if not missing:
         planned = model_stages.plan(run, cohort_stages.fingerprint(run, audited))
         dealt = cohort_stages.split(run, audited, planned)

@@ -8,12 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medcnn.cohort import read_findings
+from medcnn.audit_stages import UNLABELLED, UNSOUND, what_is_missing
+from medcnn.cohort import Finding, read_findings, write_json
 from medcnn.config import Config
+from medcnn.config_data import AuditConfig
 from medcnn.config_file import build_config
 from medcnn.data.drift import TRAITS
+from medcnn.runs import open_run
 from medcnn.tables import read_table
-from pipelines.audit import QUICK, UNSOUND, audit_cohort
+from pipelines.audit import QUICK, audit_cohort
 from pipelines.external import apply_run
 from pipelines.finetune import finetune
 
@@ -158,3 +161,14 @@ def test_a_run_that_kept_no_traits_says_so(trained: Path, tmp_path: Path) -> Non
         assert "keeps no traits" in apply_run(trained, [tmp_path / "one.png"], tmp_path / "out.csv")[1][0]
     finally:
         aside.rename(kept)
+
+
+@pytest.mark.parametrize(
+    ("kind", "accepted", "missing"), [("unlabelled", True, UNLABELLED), ("unlabelled", False, UNSOUND), ("duplicate", True, "")]
+)
+def test_how_far_the_audit_goes(tmp_path: Path, kind: str, accepted: bool, missing: str) -> None:
+    config = films(tmp_path)
+    run = open_run(config.model_copy(update={"audit": AuditConfig(accept={kind: "only looked at"} if accepted else {})}), tmp_path / "run")
+    severity = "error" if kind == "unlabelled" else "warning"
+    write_json([Finding(severity=severity, kind=kind, text="Seen.", todo="Look.")], tmp_path / "findings.json")
+    assert what_is_missing(run, tmp_path) == missing
