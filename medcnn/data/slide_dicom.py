@@ -131,16 +131,16 @@ class _DicomLevel:
             self._check_frame(number)
             syntax = self._dataset.file_meta.TransferSyntaxUID
             if str(syntax) in JPEG_LS:
-                pixels, said = _jpeg_ls(frame_bytes(self._dataset, number)), {"photometric_interpretation": ""}
+                pixels = _jpeg_ls(frame_bytes(self._dataset, number))
             else:
-                pixels, said = get_decoder(syntax).as_array(self._dataset, index=number)
+                pixels = get_decoder(syntax).as_array(self._dataset, index=number)[0]
         except _ERRORS as error:
             raise UnreadableImage(self._where, "damaged", f"frame {number} cannot be decoded ({first_line(error)})") from None
         if pixels.dtype != np.uint8 or pixels.shape[1::-1] != self._tile:
             reason = f"frame {number} holds {pixels.dtype} {pixels.shape}, not 8 bits of {self._tile[0]} x {self._tile[1]}"
             raise UnreadableImage(self._where, "damaged", reason)
         if pixels.ndim == 2:
-            grey = 255 - pixels if said["photometric_interpretation"] == "MONOCHROME1" else pixels
+            grey = 255 - pixels if self._dataset.get("PhotometricInterpretation") == "MONOCHROME1" else pixels
             return np.repeat(grey[..., None], 3, axis=2)
         return pixels
 
