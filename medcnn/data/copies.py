@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from medcnn.cohort import Finding
 from medcnn.data.lookalikes import look_alikes
+from medcnn.data.resemblance import SAME_PICTURE
 from medcnn.errors import InputError
 from medcnn.tables import label_matrix, label_names
 
@@ -19,6 +20,7 @@ KINDS = ("label_conflict", "duplicate", "near_duplicate", "duplicate_across_part
 # Score (resemblance.score_pairs) that no two films of one patient in one pose reached; beyond it, alike pictures of one patient count
 # as copies, and a copy under two patients stops the run where labels or parts differ.
 SURE = 2.7
+_DOUBT = SURE - SAME_PICTURE
 N_NAMED = 3
 Group = pd.DataFrame  # the rows of the manifest that show one picture
 
@@ -100,7 +102,7 @@ def _find_copies(manifest: pd.DataFrame, traits: pd.DataFrame | None) -> _Copies
     found = look_alikes([value if isinstance(value, bytes) else None for value in _likenesses(manifest, traits).iloc[first]])
     pairs = first[found.pairs]
     patients = manifest["patient_id"].to_numpy()
-    apart, sure = patients[pairs[:, 0]] != patients[pairs[:, 1]], found.scores >= SURE
+    apart, sure = patients[pairs[:, 0]] != patients[pairs[:, 1]], found.scores >= found.least + _DOUBT
     # Within a patient, pictures that are almost equal are common and right: the next slice, the same pose a day later.
     return _Copies(equal, pairs[apart | sure], pairs[apart & sure])
 

@@ -13,6 +13,8 @@ from medcnn.executors import n_cores
 
 MOST_PER_IMAGE = 8  # nearest that are looked at: bounds what a stack of almost equal slices costs
 _CHUNK = 1024  # pairs
+_N_USUAL, _FEWEST = 500, 8  # pairs, and images, from which it is learnt how alike any two pictures of a cohort are
+_FAR = 4.0  # standard deviations
 
 
 @dataclass(frozen=True)
@@ -20,31 +22,46 @@ class LookAlikes:
     """pairs: int64 (p, 2), rows, first < second, sorted. scores: float64 (p,), see resemblance.score_pairs.
 
     turns: int64 (p,), the orientation in which the first shows what the second shows (resemblance.turn). n_compared: pairs looked at.
+    least: the score from which pairs counted.
     """
 
     pairs: np.ndarray
     scores: np.ndarray
     turns: np.ndarray
     n_compared: int
+    least: float
 
 
 def look_alikes(thumbnails: Sequence[bytes | None], *, least: float = SAME_PICTURE, seed: int = 0) -> LookAlikes:
-    """Pairs of images that score `least` or more. thumbnails: 1,024 bytes an image (resemblance.likeness_of); None: it has no pairs.
+    """Pairs of images that score `least` or more, and more than pictures of this cohort do by chance: four standard deviations above
+    the score of any two. (Different X-rays stay below 2.3 by this; drawn pictures of one shape do not.) thumbnails: 1,024 bytes an image (resemblance.likeness_of); None: it has no pairs.
 
     Pairs whose signatures lie close are found by a forest of trees, in time n log n, and each is then compared pixel by pixel. Which
     pairs are found can depend on `seed`, and on the order of images, where copies are hardly alike; not their scores.
     """
     known = np.array([row for row, thumbnail in enumerate(thumbnails) if thumbnail is not None], np.int64)
     if len(known) < 2:
-        return LookAlikes(np.empty((0, 2), np.int64), np.empty(0), np.empty(0, np.int64), 0)
+        return LookAlikes(np.empty((0, 2), np.int64), np.empty(0), np.empty(0, np.int64), 0, least)
     pictures = np.frombuffer(b"".join(thumbnails[row] or b"" for row in known), np.uint8).reshape(-1, SIDE, SIDE)
     candidates, turns = _candidates(pictures, seed)
     with ThreadPoolExecutor(n_cores()) as pool:
         chunks = [slice(start, start + _CHUNK) for start in range(0, len(candidates), _CHUNK)]
         scored = list(pool.map(lambda chunk: _scored(pictures, candidates[chunk], turns[chunk]), chunks))
     scores = np.concatenate([np.empty(0), *scored])
+    least = max(least, _usual_score(pictures, seed))
     good = scores >= least
-    return LookAlikes(known[candidates[good]], scores[good], turns[good], len(candidates))
+    return LookAlikes(known[candidates[good]], scores[good], turns[good], len(candidates), least)
+
+
+def _usual_score(pictures: np.ndarray, seed: int) -> float:
+    """What two pictures of the cohort do not score by chance; by quantiles, which a few copies do not move. 0 for a handful of pictures."""
+    n = len(pictures)
+    if n < _FEWEST:
+        return 0.0
+    rng = np.random.default_rng(seed)
+    first = rng.integers(0, n, _N_USUAL)
+    middle, high = np.quantile(score_pairs(pictures[first], pictures[(first + rng.integers(1, n, _N_USUAL)) % n]), (0.5, 0.84))
+    return float(middle + _FAR * (high - middle))
 
 
 def _scored(pictures: np.ndarray, pairs: np.ndarray, turns: np.ndarray) -> np.ndarray:

@@ -48,8 +48,20 @@ def test_pictures_without_likeness_are_no_copies_and_few_images_are_no_trouble()
 
 def test_a_stack_of_alike_slices_costs_a_few_comparisons_each(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    values = [likeness(np.clip(PICTURES[0] + rng.normal(0, 2, (128, 128)), 0, 255).astype(np.uint8)) for _ in range(80)]
+    values = [likeness(np.clip(PICTURES[0] + rng.normal(0, 2, (128, 128)), 0, 255).astype(np.uint8)) for _ in range(12)] + [
+        likeness(pixels) for pixels in PICTURES[1:80]
+    ]
     monkeypatch.setattr(lookalikes, "MOST_PER_IMAGE", 3)
     found = look_alikes(values)
-    assert found.n_compared <= 80 * 3
-    assert len(np.unique(found.pairs)) == 80
+    assert found.n_compared <= 91 * 3
+    assert np.unique(found.pairs).tolist() == list(range(12))
+
+
+def test_where_any_two_pictures_are_alike_only_more_counts() -> None:
+    """Drawn pictures of one shape: what tells them apart is small, and no copy."""
+    shared = PICTURES[0].astype(float)
+    alike = [np.clip(shared + 0.1 * (pixels.astype(float) - 128), 0, 255).astype(np.uint8) for pixels in PICTURES[1:60]]
+    found = look_alikes([likeness(pixels) for pixels in (*alike, alike[7][:, ::-1])])
+    assert found.least > 2.6
+    assert [7, 59] in found.pairs.tolist()
+    assert len(found.pairs) < 4
