@@ -7,6 +7,7 @@ polarity by what came out: a file that says the wrong thing of itself is found b
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pandas as pd
 from scipy.special import chdtrc
@@ -21,6 +22,7 @@ LEAST_IMAGES, LEAST_OF_A_SOURCE = 20, 5
 SAME_SHARE = 0.4  # of the thumbnails' variance along one picture: then all images show the same thing, and a negative stands out
 NEGATIVE = -0.2  # cosine with that picture; radiographs as they should be lie at .5 to .9
 MIXED_SHARE, MIXED_IMAGES = 0.02, 3  # fewer negatives are single images, which quality_findings.py names
+SIDE_PX, AT_ONCE = 16, 20_000  # thumbnails are shrunk to this, and looked at so many at a time: bounds the memory
 STRONG, SURE = 0.5, 1e-3  # Cramer's V and the p value from which a source is said to have a way of its own
 SAME_WINDOW = 1.1  # Hounsfield windows that differ by less, in centre (against the width) and width, are one
 WAYS = {
@@ -75,21 +77,31 @@ def polarity_findings(table: pd.DataFrame, thumbnails: np.ndarray | None) -> lis
 def find_negatives(thumbnails: np.ndarray) -> np.ndarray | None:
     """True for images whose bright and dark are exchanged against the majority: bool (n,); None when this cannot be told.
 
-    thumbnails: uint8 (n, side, side). Each is centred and scaled to length 1; the picture along which they vary most about
+    thumbnails: uint8 (n, side, side). Each is shrunk to 16 x 16, centred and scaled to length 1; the picture along which they vary most about
     zero (first right singular vector) is what the cohort shows, with either sign, and an image's sign is its polarity. It
     can be told of images that all show the same thing in the same place, as radiographs of one view do.
     """
     if len(thumbnails) < LEAST_IMAGES:
         return None
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float64)
-    centred = flat - flat.mean(axis=1, keepdims=True)
-    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1.0)
-    variance, pictures = np.linalg.eigh(unit.T @ unit)
+    gram = np.zeros((SIDE_PX**2, SIDE_PX**2))
+    for start in range(0, len(thumbnails), AT_ONCE):
+        unit = _unit(thumbnails[start : start + AT_ONCE])
+        gram += unit.T @ unit
+    variance, pictures = np.linalg.eigh(gram)
     if variance[-1] <= SAME_SHARE * variance.sum():
         return None
-    cosine = unit @ pictures[:, -1]
+    pieces = [_unit(thumbnails[start : start + AT_ONCE]) @ pictures[:, -1] for start in range(0, len(thumbnails), AT_ONCE)]
+    cosine = np.concatenate(pieces)
     majority = 1.0 if (cosine > 0).sum() >= (cosine < 0).sum() else -1.0
     return np.asarray(majority * cosine < NEGATIVE)
+
+
+def _unit(thumbnails: np.ndarray) -> np.ndarray:
+    """float32 (n, 256): shrunk to 16 x 16, centred, of length 1; one of a single shade stays 0."""
+    small = [cv2.resize(thumbnail, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA) for thumbnail in thumbnails]
+    flat = np.stack(small).reshape(len(small), -1).astype(np.float32)
+    centred = flat - flat.mean(axis=1, keepdims=True)
+    return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1.0))
 
 
 def _unverified(table: pd.DataFrame) -> list[Finding]:
