@@ -51,7 +51,7 @@ AVERAGING = (
 DEALING = ("data/split", "data/split_folds", "data/split_given", "data/split_units", "data/stratification")
 
 PREPARING = (
-    "cache", "chunks", "shards", "prepared", "images", "formats", "arrays", "phantom", "pixel_record",
+    "cache", "chunks", "shards", "prepared", "images", "formats", "png", "arrays", "phantom", "pixel_record",
     "dicom", "dicom_codecs", "dicom_colour", "dicom_display", "dicom_elements", "dicom_geometry",
     "slides", "slide_readers", "slide_dicom", "slide_tiff", "tiles", "tile_places", "tile_store",
 )  # fmt: skip

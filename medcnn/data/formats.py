@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from medcnn.data.png import png_has_exif, png_is_whole, stored_png
 from medcnn.errors import InputError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit; a larger header is taken for a decompression bomb
@@ -20,7 +21,6 @@ DECODER_ERRORS = (
     struct.error, zlib.error,
 )  # fmt: skip
 BLENDED_PIXELS = 1 << 20
-DEFLATE_RATIO = 1032  # deflate packs no tighter
 # Pillow knows more, some of it by starting other programs (EPS), some by hardly a mark of their own (TGA).
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "SGI")  # JPEG: MPO too
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 274, 258, 262
@@ -140,42 +140,16 @@ def _tiff_tag(image: Image.Image, tag: int, default: tuple[int, ...]) -> tuple[i
 
 
 def _orientation(data: bytes, image: Image.Image) -> int:
-    if image.format == "PNG" and not _png_has_exif(data):
+    if image.format == "PNG" and not png_has_exif(data):
         return 1  # Pillow would decode the whole picture to look behind it
     value = image.getexif().get(_ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _png_has_exif(data: bytes) -> bool:
-    """By the names of its chunks: a search through all its bytes costs a twentieth of the decoding."""
-    return any(
-        name == b"eXIf" or (name in {b"tEXt", b"zTXt", b"iTXt"} and data.startswith(b"Raw profile type exif", at + 8))
-        for name, at, _ in _png_chunks(data)
-    )
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk, up to the first that does not begin within the data."""
-    at = 8
-    while at + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        yield name, at, at + 12 + length
-        at += 12 + length
-
-
-def _png_is_whole(data: bytes) -> bool:
-    """Every chunk up to the end marker lies within the data (decoders reserve what a chunk claims), and no more pixels than fit into it."""
-    if not any(name == b"IEND" and end <= len(data) for name, _, end in _png_chunks(data)):
-        return False
-    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(data[25], 1)
-    row_bytes = int.from_bytes(data[16:20], "big") * samples * data[24] // 8
-    return row_bytes * int.from_bytes(data[20:24], "big") <= DEFLATE_RATIO * len(data)
-
-
 def _is_cut_short(data: bytes, kind: str) -> bool:
     """True when the end marker is missing: decoders differ in what they make of such data, so none is asked."""
     if kind == "PNG":
-        return not _png_is_whole(data)
+        return not png_is_whole(data)
     if kind in {"JPEG", "MPO"}:
         return data.rfind(b"\xff\xd9", _scan_start(data)) < 0
     return False
@@ -213,13 +187,13 @@ def _decode(data: bytes, image: Image.Image, header: ImageHeader, frame: int, pa
     if header.format == "JPEG" and image.mode in {"L", "RGB"}:
         return _trimmed(_decode_opencv(data, grey=header.channels == 1, part=part), image.size, part)
     if header.format == "PNG" and not ("transparency" in image.info and header.bit_depth == 8):
-        return _decode_opencv(data, grey=header.channels == 1, alpha=image.mode in {"LA", "RGBA"})
+        return _decode_opencv(stored_png(data), grey=header.channels == 1, alpha=image.mode in {"LA", "RGBA"})
     if frame:
         image.seek(frame)
     return _pillow_pixels(image)
 
 
-def _decode_opencv(data: bytes, *, grey: bool, alpha: bool = False, part: int = 1) -> np.ndarray | None:
+def _decode_opencv(data: bytes | memoryview, *, grey: bool, alpha: bool = False, part: int = 1) -> np.ndarray | None:
     # Rotation is left to _rotate: OpenCV's flags differ in it, and a file must not depend on the flag.
     colour = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB
     flags = cv2.IMREAD_UNCHANGED if alpha else colour | _REDUCED[part] | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
