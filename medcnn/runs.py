@@ -53,7 +53,7 @@ DEALING = ("data/split", "data/split_folds", "data/split_given", "data/split_uni
 PREPARING = (
     "cache", "chunks", "shards", "prepared", "images", "formats", "png", "arrays", "phantom", "pixel_record",
     "dicom", "dicom_codecs", "dicom_colour", "dicom_display", "dicom_elements", "dicom_geometry",
-    "slides", "slide_readers", "slide_dicom", "slide_tiff", "tiles", "tile_places", "tile_store",
+    "slides", "slide_readers", "slide_dicom", "slide_tiff", "tiles", "tile_places", "tile_quality", "tile_store",
 )  # fmt: skip
 
 # Which source a stage's result depends on: a change there makes the stage run again.
