@@ -121,7 +121,10 @@ class _DicomLevel:
         """Refuse a frame whose own header claims another size: a decoder would make that many pixels, or work on them for minutes."""
         if is_native(self._dataset.file_meta.TransferSyntaxUID):
             return
-        claimed = jpeg_size(frame_bytes(self._dataset, number))
+        data = frame_bytes(self._dataset, number)
+        claimed = jpeg_size(data)
+        if claimed is None and data[:2] == b"\xff\xd8":
+            raise UnreadableImage(self._where, "damaged", f"frame {number} has no JPEG frame header")
         if claimed is not None and claimed != self._tile:
             reason = f"frame {number} says that it has {claimed[0]} x {claimed[1]} pixels, the file {self._tile[0]} x {self._tile[1]}"
             raise UnreadableImage(self._where, "damaged", reason)
