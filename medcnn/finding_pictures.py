@@ -78,8 +78,10 @@ def _wanted(findings: Iterable[Finding]) -> Iterable[tuple[Finding, int, str]]:
 
 
 def _row(finding: Finding, group: int, row: pd.Series, file: str, problem: str) -> dict[str, Any]:
-    labels = [name for name in label_names(row.to_frame().T) if row[f"y_{name}"] == 1]
-    lines = [", ".join(labels[:3]) or "none of the labels", f"patient {row['patient_id']}"]
+    names = label_names(row.to_frame().T)
+    labels = [name for name in names if row[f"y_{name}"] == 1]
+    none = f"not {names[0]}" if len(names) == 1 and row[f"y_{names[0]}"] == 0 else "no label"
+    lines = [", ".join(labels[:3]) or none, f"patient {row['patient_id']}"]
     if "given_part" in row and isinstance(row["given_part"], str):
         lines.append(f"part {row['given_part']}")
     return {"kind": finding.kind, "group": group, "image_id": str(row["image_id"]), "lines": lines, "file": file, "problem": problem}
