@@ -64,8 +64,8 @@ ROOMS = {
     "split": DEALING,
     "cache": tuple(f"data/{name}" for name in PREPARING),
     "shortcuts": ("data", "evaluation"),
-    "drift": ("data/drift", "data/shortcuts", "evaluation"),
-    "doubts": ("data/label_noise", "data/shortcuts", "data/shortcut_features", "data/stratification"),
+    "drift": ("data", "evaluation"),
+    "doubts": ("data",),
     "pictures": ("finding_pictures",),
     "search": (
         "search",

@@ -38,6 +38,9 @@ DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 # JPEG with DCT, all processes of 8 and 12 bits that were ever in the standard; the arithmetic ones too.
 JPEG_DCT = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 52, 53, 54, 55, 56))
 JPEG_XL = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (110, 111, 112))
+JPEG_LS = frozenset(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"))
+BY_IMAGECODECS = JPEG_DCT | JPEG_XL | JPEG_LS
+ABORTING = "pyjpegls"  # pydicom's plugin that ends the whole process on some damaged streams; imagecodecs has the same library
 NEW_NAMES = {  # of syntaxes that pydicom does not know yet
     DEFLATED_FRAMES: "Deflated Image Frame Compression",
     "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
@@ -73,16 +76,16 @@ def require_decoder(syntax: UID, where: object) -> None:
     """Raise UnreadableImage when nothing installed decodes the transfer syntax; names the extra that would."""
     if str(syntax) == DEFLATED_FRAMES or is_native(syntax):
         return
-    if str(syntax) in JPEG_DCT | JPEG_XL and _has_imagecodecs():
+    if str(syntax) in BY_IMAGECODECS and _has_imagecodecs():
         return
     known = syntax.is_transfer_syntax or str(syntax) in NEW_NAMES
     if not known:
         raise UnreadableImage(where, "no_decoder", "its transfer syntax is unknown here; save it anew in another")
     decoder = _pydicom_decoder(syntax)
-    if decoder is None and str(syntax) not in JPEG_DCT | JPEG_XL:
+    if decoder is None and str(syntax) not in BY_IMAGECODECS:
         reason = f"{syntax_name(syntax)}: there is no decoder for it here; save it anew in another transfer syntax"
         raise UnreadableImage(where, "no_decoder", reason)
-    if decoder is None or not decoder.is_available:
+    if not _plugins(decoder):
         raise UnreadableImage(where, "no_decoder", f"{syntax_name(syntax)} needs a decoder: pip install 'medcnn[dicom]'")
 
 
@@ -96,14 +99,14 @@ def stored_frame(dataset: pydicom.Dataset, frame: int, *, to_rgb: bool = False) 
         values = decoder.as_array(dataset, index=frame, raw=not to_rgb)[0]
         return StoredFrame(np.asarray(values), "pydicom", is_rgb=to_rgb)
     tried = []
-    for plugin in decoder.available_plugins if decoder is not None else ():
+    for plugin in _plugins(decoder):
         try:
             values = decoder.as_array(dataset, index=frame, raw=not to_rgb, decoding_plugin=plugin)[0]  # type: ignore[union-attr]
         except DICOM_ERRORS:  # the next one is asked
             tried.append(plugin)
         else:
             return StoredFrame(np.asarray(values), plugin, is_rgb=to_rgb)
-    if str(syntax) in JPEG_DCT | JPEG_XL and _has_imagecodecs():
+    if str(syntax) in BY_IMAGECODECS and _has_imagecodecs():
         try:
             return _by_imagecodecs(dataset, frame, syntax)
         except (RuntimeError, ValueError, TypeError):
@@ -127,6 +130,11 @@ def _pydicom_decoder(syntax: UID) -> Decoder | None:
         return None
 
 
+def _plugins(decoder: Decoder | None) -> list[str]:
+    """Names of the installed plugins that may be asked, in pydicom's order."""
+    return [name for name in decoder.available_plugins if name != ABORTING] if decoder is not None else []
+
+
 def is_native(syntax: UID) -> bool:
     """True for a transfer syntax whose pixels are not compressed."""
     return syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian) or (
@@ -145,12 +153,12 @@ def _has_imagecodecs() -> bool:
 def _by_imagecodecs(dataset: pydicom.Dataset, frame: int, syntax: UID) -> StoredFrame:
     import imagecodecs
 
-    decode = imagecodecs.jpegxl_decode if str(syntax) in JPEG_XL else imagecodecs.jpeg_decode
-    values = np.asarray(decode(frame_bytes(dataset, frame)))
+    codec = "jpegxl" if str(syntax) in JPEG_XL else "jpegls" if str(syntax) in JPEG_LS else "jpeg"
+    values = np.asarray(getattr(imagecodecs, f"{codec}_decode")(frame_bytes(dataset, frame)))
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
-    if values.ndim == 3:  # libjpeg and libjxl give RGB, whatever the stream holds
-        return StoredFrame(values[..., :3], "imagecodecs", is_rgb=True)
+    if values.ndim == 3:  # libjpeg and libjxl give RGB, whatever the stream holds; JPEG-LS knows no colours
+        return StoredFrame(values[..., :3], "imagecodecs", is_rgb=codec != "jpegls")
     bits = int(dataset.BitsStored)
     if values.dtype.kind == "u" and not int(dataset.PixelRepresentation):
         # A lossy 10-bit image in a 12-bit stream may overshoot its range by a few grey levels.

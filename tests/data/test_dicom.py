@@ -81,7 +81,7 @@ def test_a_missing_plugin_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mo
     dataset = make_dicom(RAMP)
     dataset.compress(RLELossless)
     dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    decoder = type("Decoder", (), {"is_available": False})
+    decoder = type("Decoder", (), {"available_plugins": ()})
     monkeypatch.setattr("medcnn.data.dicom_codecs.get_decoder", lambda syntax: decoder)
     with pytest.raises(UnreadableImage, match=r"RLE Lossless needs a decoder: pip install 'medcnn\[dicom\]'"):
         read_dicom(tmp_path / "a.dcm")
