@@ -170,7 +170,10 @@ def compare(
 def predict(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run", show_default=False)],
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Image files, DICOM files, folders, an NPZ file, or a table with a column path", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...", help="Image files, DICOM files, folders, an NPZ file, or a table with a column path", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help=".csv or .parquet to write", show_default=False)],
 ) -> None:

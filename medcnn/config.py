@@ -62,7 +62,8 @@ class ImageConfig(Section):
         description="reduced: JPEGs of at least four times size_px are decoded at a half, a quarter or an eighth of their size, never below twice size_px: up to 4 times as fast, prepared pixels differ, on chest X-rays by 0.2 grey levels on average; full: every pixel is decoded",
     )
     stain: Literal["auto", "none", "macenko", "reinhard"] = Field(
-        "auto", description="H&E: each image's colours are brought to those of the training images; macenko: its two stains, reinhard: means and spreads"
+        "auto",
+        description="H&E: each image's colours are brought to those of the training images; macenko: its two stains, reinhard: means and spreads",
     )
     max_cache_gb: Annotated[float, Field(gt=0)] = Field(200, description="Refuse a cache larger than this, in GB")
 
@@ -174,7 +175,9 @@ class LadderConfig(Section):
     headline: Rung | Auto = Field(
         "auto", description="The rung that the report is about, named before the test part is opened; auto: the last of rungs"
     )
-    bag: Literal["study", "patient"] | Auto = Field("auto", description="mil: the images that have one label together: of a study (a slide) or of a patient")
+    bag: Literal["study", "patient"] | Auto = Field(
+        "auto", description="mil: the images that have one label together: of a study (a slide) or of a patient"
+    )
     n_seeds: Positive = Field(1, description="Models per fold that differ in their seed; their mean predicts")
     combine: Literal["probability", "logit"] = Field("probability", description="What is averaged over folds, seeds and rungs")
     weights: Literal["auto", "equal", "fitted"] = Field(

@@ -262,7 +262,14 @@ def report(run: Run, folders: Mapping[str, Path], trained: Mapping[Member, Path]
 
 def _covariates(manifest: pd.DataFrame) -> pd.DataFrame:
     """image_id, study, site and the covariates: what subgroups are made of."""
-    internal = {*MANIFEST_COLUMNS, "pixel_sha256", "copy_group", "given_part", "given_fold", *(f"y_{label}" for label in label_names(manifest))}
+    internal = {
+        *MANIFEST_COLUMNS,
+        "pixel_sha256",
+        "copy_group",
+        "given_part",
+        "given_fold",
+        *(f"y_{label}" for label in label_names(manifest)),
+    }
     return manifest[["image_id", *(column for column in manifest.columns if column not in internal)]]
 
 

@@ -83,7 +83,17 @@ ROOMS = {
     "plan": ("plan", *(f"model/{name}" for name in PLANNING)),
     "stain": ("data/stain", "data/mapped", "stain_stages"),
     "features": ("model", "train_stages", "stain_stages", "data/stain", "data/mapped"),
-    "train": ("model", "data/augment", "data/policies", "data/stain", "data/mapped", "members", "train_stages", "stain_stages", "bag_stages"),
+    "train": (
+        "model",
+        "data/augment",
+        "data/policies",
+        "data/stain",
+        "data/mapped",
+        "members",
+        "train_stages",
+        "stain_stages",
+        "bag_stages",
+    ),
     "predict": (
         "predict_stages",
         "members",

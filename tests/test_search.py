@@ -226,7 +226,9 @@ def test_the_terminal_shows_the_best_first(tmp_path: Path) -> None:
     assert "trials: 2 complete, 1 pruned" in lines
     assert "  epochs: 7" in lines
     assert lines[-2].startswith(f"A run of this cohort and split with --out {tmp_path.parent} says in its report")
-    assert lines[-1].startswith("Before, 3 settings of training.learning_rate, training.epochs of the main model were compared by their log-loss")
+    assert lines[-1].startswith(
+        "Before, 3 settings of training.learning_rate, training.epochs of the main model were compared by their log-loss"
+    )
 
 
 def inner_folds() -> pd.DataFrame:

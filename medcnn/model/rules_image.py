@@ -76,7 +76,9 @@ def stain(modality: Modality | str) -> Decision:
 def check_stain(plan: ImagePlan) -> None:
     """Raise InputError for grey images whose stains are to be normalised."""
     if plan.stain != "none" and plan.channels != 3:
-        raise InputError(f"image.stain is {plan.stain}, but image.channels is {plan.channels}: grey has no stains; set channels 3 or stain none")
+        raise InputError(
+            f"image.stain is {plan.stain}, but image.channels is {plan.channels}: grey has no stains; set channels 3 or stain none"
+        )
 
 
 def policy(modality: Modality | str) -> Decision:

@@ -166,7 +166,9 @@ def errors_section(reading: Reading) -> Section:
                 "note",
             )
         )
-    return Section("errors", "Errors and explainability", [*blocks, *bags], "The most confident errors: where the model was surest and wrong.")
+    return Section(
+        "errors", "Errors and explainability", [*blocks, *bags], "The most confident errors: where the model was surest and wrong."
+    )
 
 
 def _affordable(errors: Sequence[ErrorImage]) -> Sequence[ErrorImage]:

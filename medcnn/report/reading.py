@@ -126,5 +126,11 @@ class Reading:
 
 def read_facts(facts: RunFacts) -> Reading:
     """The facts with their results, seen from the headline."""
-    level = facts.plan.evaluation.levels[0] if facts.plan is not None else facts.config.evaluation.units[0] if facts.config is not None else None
+    level = (
+        facts.plan.evaluation.levels[0]
+        if facts.plan is not None
+        else facts.config.evaluation.units[0]
+        if facts.config is not None
+        else None
+    )
     return Reading(facts, Results(facts.records, facts.curves, recalibration=facts.recalibration, level=level))
