@@ -81,7 +81,7 @@ def read_members(folder: Path) -> list[Member]:
 
 def representatives(members: Mapping[Member, Path]) -> dict[int, Path]:
     """fold -> folder of the model that stands for it in pictures and histories: the highest rung's first seed."""
-    height: dict[str, int] = {rung: place for place, rung in enumerate(TRAINED)} | {"mil": -1}  # mil sees bags, not single images
+    height: dict[Rung, int] = {**{rung: place for place, rung in enumerate(TRAINED)}, "mil": -1}  # mil sees bags, not single images
     order = sorted(members, key=lambda member: (height.get(member.rung, len(TRAINED)), -member.number))
     return {member.fold: members[member] for member in order}
 

@@ -43,7 +43,9 @@ def finetune(config: Config, out: Path | None = None, *, update: bool = False, q
     calibrated = model_stages.calibrate(run, headline, planned)
     evaluated = model_stages.evaluate(run, audited, headline, calibrated, planned)
     climbed = model_stages.ladder(run, predicted, evaluated, planned)
-    explained = model_stages.explain(run, inputs | {rung: folder for rung, folder in predicted.items() if rung == "mil"}, trained, evaluated)
+    explained = model_stages.explain(
+        run, inputs | {rung: folder for rung, folder in predicted.items() if rung == "mil"}, trained, evaluated
+    )
     pictured = audit_stages.pictures(run, ingested, {"shortcuts": probed, "drift": drifted, "doubts": doubted, "audit": audited})
     folders = {
         "ingest": ingested, "audit": audited, "fingerprint": fingerprinted, "plan": planned, "split": dealt, "cache": cached, "shortcuts": probed,

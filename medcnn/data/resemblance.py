@@ -29,7 +29,7 @@ def likeness_of(pixels: np.ndarray, bit_depth: int = 8) -> Mapping[str, bytes | 
         grey = cv2.resize(grey[:height, :width], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     # Means over thrice as many pixels, then a blur: means alone leave an alias of fine texture that moves when the picture is cropped.
     is_small = min(grey.shape) < fine
-    small = cv2.resize(grey, (fine, fine), interpolation=cv2.INTER_LINEAR if is_small else cv2.INTER_AREA).astype(np.float32)
+    small: np.ndarray = cv2.resize(grey, (fine, fine), interpolation=cv2.INTER_LINEAR if is_small else cv2.INTER_AREA).astype(np.float32)
     if small.std() < _FLAT * 2.0 ** (min(max(bit_depth, 8), 10) - 8):
         return {"likeness": None}
     small = cv2.resize(cv2.GaussianBlur(small, (0, 0), 1.0), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
@@ -70,8 +70,8 @@ def score_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     moved, mask = _moved(first, second, fitted)
     smooth = [_smoothed(picture, mask, _BLUR) for picture in (moved, second)]
     detail = [picture - _smoothed(whole, mask, _BACKGROUND) for picture, whole in zip(smooth, (moved, second), strict=True)]
-    z = [np.arctanh(np.clip(_correlation(*pair, mask), -0.999, 0.9995)) for pair in (smooth, detail)]
-    return (z[0].astype(np.float64) + z[1]) / 2
+    z = [np.arctanh(np.clip(_correlation(one, other, mask), -0.999, 0.9995)) for one, other in (smooth, detail)]
+    return np.asarray((z[0].astype(np.float64) + z[1]) / 2)
 
 
 # ---------------------------------------------------------------- alignment
@@ -130,7 +130,7 @@ def _improved(fitted: np.ndarray, gradients: np.ndarray, target: np.ndarray) -> 
     gain = np.where(shared > 1e-6, own / np.where(shared > 1e-6, shared, 1), fallback)
     moved = fitted + gain[:, None] * solved[:, :, 1] - solved[:, :, 0]
     low, high = np.array([-_MOST_CUT, 1 - _MOST_CUT] * 2), np.array([_MOST_CUT, 1 + _MOST_CUT] * 2)
-    return np.clip(moved, low, high).astype(np.float32)
+    return np.asarray(np.clip(moved, low, high), dtype=np.float32)
 
 
 def _places(side: int) -> np.ndarray:
@@ -164,7 +164,7 @@ def _moved(first: np.ndarray, second: np.ndarray, fitted: np.ndarray) -> tuple[n
 
 def _unclipped(pictures: np.ndarray) -> np.ndarray:
     low, high = pictures.min((1, 2), keepdims=True), pictures.max((1, 2), keepdims=True)
-    return ((pictures > low + 1.5) & (pictures < high - 1.5)).astype(np.float32)
+    return np.asarray((pictures > low + 1.5) & (pictures < high - 1.5), dtype=np.float32)
 
 
 def _smoothed(pictures: np.ndarray, mask: np.ndarray, width: float) -> np.ndarray:

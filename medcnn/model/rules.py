@@ -40,7 +40,7 @@ def make_plan(found: Fingerprint, config: Config, machine: Machine, measured: Ma
     evaluation = _evaluation(found, config, model, ladder, decisions)
     case = Case(
         found=found, machine=machine, name=model.name, pretrained=model.pretrained, lora_rank=model.lora_rank, parts=parts,
-        n_models=parts.n_trainings * ladder.n_seeds, measured=measured.get("main"),
+        n_models=parts.n_trainings * ladder.n_seeds, measured=measured.get("main"), n_views=config.prediction.n_views,
     )  # fmt: skip
     image = _image(found, config, machine, model, decisions)
     augment = decisions.section("augment", config.augment.model_dump(), {"policy": lambda: rules_image.policy(config.modality)})

@@ -33,7 +33,7 @@ MANY_STEPS, SOME_STEPS, FEW_STEPS = 5000, 1000, 300
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One network to be trained for one cohort on one machine. n_models: over all folds, repeats and seeds."""
+    """One network to be trained for one cohort on one machine. n_models: over all folds, repeats and seeds. n_views: in prediction."""
 
     found: Fingerprint
     machine: Machine
@@ -43,6 +43,7 @@ class Case:
     parts: Parts
     n_models: int
     measured: Measured | None = None
+    n_views: int = 1
 
     def n_steps(self, decided: Mapping[str, Any]) -> int:
         """Updates of the weights in one training."""
@@ -224,12 +225,17 @@ def _imbalance(case: Case, decided: Mapping[str, Any]) -> Decision:
     return "none", f"the rarest class is {rarest:.1%} of the images, enough to be learnt as it is"
 
 
-def _norm_statistics(_: Case, decided: Mapping[str, Any]) -> Decision:
+def _norm_statistics(case: Case, decided: Mapping[str, Any]) -> Decision:
     if decided["freeze_backbone"]:
         return "running", "the frozen backbone keeps the statistics of its pretraining"
+    if case.n_views > 1:
+        return "running", (
+            f"{case.n_views - 1} of the {case.n_views} views in prediction are augmented as in training; with plain statistics and 4 views AUROC fell "
+            "from .958 to .944 on chest X-rays in three classes"
+        )
     return "plain", (
         "training sees augmented images only, prediction plain ones; measured on patients held out: log-loss .48 to .41 on histology at 64 px, "
-        ".16 to .12 on chest X-rays at 28 px"
+        ".10 to .08 on chest X-rays at 28 px, .40 to .40 in three classes"
     )
 
 

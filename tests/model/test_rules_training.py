@@ -287,3 +287,10 @@ def test_what_a_gpu_does_to_the_last_bits_is_said():
     assert "TF32" in reason("precision", machine=GPU)
     assert "agree but for rounding" in reason("precision", machine=GPU)
     assert "TF32" not in reason("precision")
+
+
+def test_batch_norm_fits_what_prediction_sees():
+    assert training().norm_statistics == "plain"
+    assert training(prediction={"n_views": 4}).norm_statistics == "running"
+    assert "3 of the 4 views" in reason("norm_statistics", prediction={"n_views": 4})
+    assert training(prediction={"n_views": 4}, training={"norm_statistics": "plain"}).norm_statistics == "plain"
