@@ -209,13 +209,13 @@ def test_a_large_bag_is_drawn_from_in_training(monkeypatch: pytest.MonkeyPatch) 
 
 def test_classes_of_bags_are_told_apart() -> None:
     rng = np.random.default_rng(0)
-    bag = np.repeat(np.arange(60), 6)
+    bag = np.repeat(np.arange(180), 6)
     features = rng.normal(size=(len(bag), WIDTH)).astype(np.float32)
-    features[np.arange(len(bag)) % 6 == 0] += 4 * np.eye(WIDTH, dtype=np.float32)[np.arange(60) % 3]  # one image of six tells the class
+    features[np.arange(len(bag)) % 6 == 0] += 4 * np.eye(WIDTH, dtype=np.float32)[np.arange(180) % 3]  # one image of six tells the class
     y = np.eye(3)[bag % 3]
     torch.manual_seed(0)
     model = BagNetwork.around(Backbone(3), 3, AttentionShape(width=16, n_hidden=8))
-    seen, unseen = (make_bags(np.flatnonzero(part), bag, y, bag) for part in (bag < 42, bag >= 42))
+    seen, unseen = (make_bags(np.flatnonzero(part), bag, y, bag) for part in (bag < 120, bag >= 120))
     result = train_mil(model, features, seen, unseen, signature=SIGNATURE.model_copy(update={"task": "multiclass"}), seed=0, device="cpu")
     _, p, _ = predict_bags(model, features, unseen, signature=result.signature, device="cpu")
     assert (p.argmax(axis=1) == unseen.y.argmax(axis=1)).mean() > 0.9
