@@ -1,7 +1,7 @@
 """What pretraining buys: AUROC against the number of patients (or groups) that are learnt from.
 
     python -m benchmarks.learning_curves configs/histology.yaml --out reports/curves
-    python -m benchmarks.learning_curves configs/covid_cxr.yaml data.classes=[no_findings,pneumonia] image.size_px=64 --out reports/curves
+    python -m benchmarks.learning_curves configs/covid_cxr.yaml task=binary data.classes=[no_findings,pneumonia] image.size_px=64 --out reports/curves
 
 One test part of 30% of the patients; from the others 25, 50, 100, 200 and 400 are drawn, anew for each seed and each size
 holding the smaller one. Five ways to learn from the same images: the config's backbone fine-tuned from its pretrained and
