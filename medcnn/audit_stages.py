@@ -1,7 +1,6 @@
 """What the audit can say once parts and cache are there, still before any training: drift, doubtful labels, and pictures of findings."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -119,9 +118,3 @@ def pictures(run: Run, ingested: Path, folders: Mapping[str, Path]) -> Path:
 def all_findings(folders: Mapping[str, Path]) -> list[Finding]:
     """The findings of each stage of FOUND_BY that is among the folders."""
     return [finding for stage in FOUND_BY if stage in folders for finding in read_findings(folders[stage] / "findings.json")]
-
-
-def excluded_images(audited: Path) -> Sequence[dict[str, str]]:
-    """What the audit took out: where, kind, reason."""
-    rows: list[dict[str, str]] = json.loads((audited / "excluded.json").read_text(encoding="utf-8"))
-    return rows

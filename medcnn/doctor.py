@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from medcnn import __version__
 from medcnn.errors import MissingExtra
+from medcnn.executors import n_cores
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ NEEDS = (
 def examine() -> list[str]:
     """Lines that say what is here and what is missing for what; imports each package to see that it works."""
     lines = [f"medcnn {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
-    lines.append(f"cores: {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}")
+    lines.append(f"cores: {n_cores()}")
     lines.append(f"free disk here: {shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB")
     lines += [_device_line(), ""]
     lines += [_package_line(need) for need in NEEDS]

@@ -13,7 +13,6 @@ from medcnn.runs import ROOMS, Run, append_ledger, ledger_entry, note_opening, r
 
 ROOT = Path(medcnn.__file__).parent
 NOT_DECIDING = {  # stage -> what its source imports, but its result does not depend on
-    "fingerprint": {"data/sources"},
     "cache": {"data/pseudonyms"},
     "predict": {"data/shortcut_findings", "data/stratification", "evaluation/calibration", "evaluation/folds", "evaluation/logistic"},
     "search": {"data/cache"},

@@ -17,13 +17,13 @@ from medcnn.data.chunks import Chunks, chunk_size, forget, work_through
 from medcnn.data.images import Reading, read_row
 from medcnn.data.inspection import FACTS, inspect_jobs, jobs_of, named, read_facts, write_group
 from medcnn.data.phantom import LABELS, phantom_table
-from medcnn.data.sources import Candidates, n_threads
+from medcnn.data.sources import Candidates
 from medcnn.data.sources_folder import folder_candidates
 from medcnn.data.sources_npz import npz_candidates, npz_path
 from medcnn.data.sources_table import table_candidates, table_root
 from medcnn.data.tile_store import TILES, TileReading, TileStore
 from medcnn.errors import InputError
-from medcnn.executors import Executor, pool_for
+from medcnn.executors import Executor, n_cores, pool_for
 from medcnn.progress import Progress, silent
 from medcnn.section import Auto
 from medcnn.tables import Task, check_manifest
@@ -151,7 +151,7 @@ def _inspected(
     places = rows[["path", "frame"]].assign(root=str(reading.root), window=str(reading.window))
     header = hashlib.sha256(pd.util.hash_pandas_object(places.astype(str), index=False).to_numpy().tobytes()).hexdigest()
     chunks = Chunks(folder / "chunks", len(rows), chunk_size(len(rows), CHUNK), header)
-    workers = n_threads()
+    workers = n_cores()
     work_through(
         inspect_jobs, lambda start, stop: (jobs_of(rows, start, stop), reading), chunks,
         pool=pool_for(executor, workers), workers=workers, progress=progress, title="Reading images",

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
-from medcnn.data.sources import n_threads
+from medcnn.executors import n_cores
 from medcnn.progress import Progress, silent
 
 N_SAMPLED = 200
@@ -36,7 +36,7 @@ def intensity_statistics(
     """
     chosen = sample_images(manifest["image_id"].astype(str), n_sampled)
     jobs = [(str(path), int(frame)) for path, frame in manifest.iloc[chosen][["path", "frame"]].itertuples(index=False, name=None)]
-    with ThreadPoolExecutor(n_threads()) as pool:
+    with ThreadPoolExecutor(n_cores()) as pool:
         done = pool.map(lambda job: _look(_thinned(read(*job))), jobs)
         seen = pd.DataFrame(list(progress(done, "Looking at grey values", len(jobs))))
     of_images = ["mean", "sd", "p1", "p50", "p99", "black", "white"]

@@ -35,11 +35,6 @@ class Candidates:
     tiles: dict[str, int] = field(default_factory=dict)
 
 
-def n_threads() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def part_of(word: str) -> str | None:
     """train, val or test for a word that means one of them, else None."""
     return PART_WORDS.get(word.strip().lower())

@@ -3,7 +3,7 @@
 import hashlib
 import posixpath
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,13 @@ from medcnn.data.dicom_elements import text_of
 from medcnn.data.dicom_facts import Facts, acquisition_date, header_facts
 from medcnn.data.dicom_kinds import object_kind, why_not
 from medcnn.data.images import UnreadableImage, read_bytes
-from medcnn.data.labels import UNLABELLED, is_blank, suggest
+from medcnn.data.labels import UNLABELLED, is_blank
 from medcnn.data.pseudonyms import MASK, hidden_path, masked_path, pseudonym, tokens_of
-from medcnn.data.sources import Candidates, n_threads, require_folder, walk_files
-from medcnn.data.sources_table import described_columns, table_labels
+from medcnn.data.sources import Candidates, require_folder, walk_files
+from medcnn.data.sources_table import described_columns, rows_by_key, table_labels
 from medcnn.data.text_tables import read_text_table
 from medcnn.errors import InputError
+from medcnn.executors import n_cores
 from medcnn.section import Auto
 from medcnn.tables import Task
 
@@ -86,7 +87,7 @@ def dicom_candidates(config: DataConfig, task: Task | Auto, modality: str = "aut
     names, excluded = walk_files(root)
     if not names:
         raise InputError(f"{root}: there are no files in this folder")
-    with ThreadPoolExecutor(n_threads()) as pool:
+    with ThreadPoolExecutor(n_cores()) as pool:
         files = list(pool.map(lambda name: _look(root, name, config, modality), names))
     n_found = len(files) + len(excluded)
     shown, excluded = _shown(files, excluded, config)
@@ -226,7 +227,7 @@ def _described(files: list[DicomFile], config: DataConfig, task: Task | Auto) ->
     for column, kind in (("patient_id", "patient"), ("study_id", "study")):
         if column in said:
             said[column] = [None if is_blank(value) else pseudonym(kind, str(value)) for value in said[column]]
-    row_of = _row_of(table, config)
+    row_of = rows_by_key(table, config, _table_key(config), config.join)
     found = [row_of.get(_key(file, config)) for file in files]
     left_out = {}
     for number, row in enumerate(found):
@@ -243,20 +244,6 @@ def _key(file: DicomFile, config: DataConfig) -> str:
     return {"file": file.name, "study": file.study, "patient": file.patient}[config.join]
 
 
-def _row_of(table: pd.DataFrame, config: DataConfig) -> dict[str, int]:
-    """Table row of each key. Messages name rows and never keys: these are identities."""
-    if config.image_column not in table.columns:
-        raise InputError(
-            f"{config.label_table}: there is no column {config.image_column!r}; {suggest(config.image_column, list(table.columns))}"
-        )
-    rows: dict[str, int] = {}
-    for row, value in enumerate(table[config.image_column]):
-        if is_blank(value):
-            continue
-        key = posixpath.normpath(str(value).strip().replace("\\", "/")) if config.join == "file" else str(value).strip()
-        if key in rows:
-            raise InputError(
-                f"{config.label_table}: rows {rows[key] + 2} and {row + 2} name the same {config.join}; one row for each is expected"
-            )
-        rows[key] = row
-    return rows
+def _table_key(config: DataConfig) -> Callable[[str], str]:
+    """How a cell of the label table is compared with _key."""
+    return (lambda cell: posixpath.normpath(cell.replace("\\", "/"))) if config.join == "file" else str

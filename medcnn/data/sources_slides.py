@@ -20,12 +20,12 @@ from medcnn.data.pseudonyms import masked_path, pseudonym
 from medcnn.data.slide_dicom import slide_header
 from medcnn.data.slide_tiles import DROPPED, SlideJob, SlideTiles, cut_slides, read_cut
 from medcnn.data.slides import SLIDE_ENDINGS, head_of
-from medcnn.data.sources import Candidates, n_threads, require_folder, walk_files
-from medcnn.data.sources_table import described_columns, table_labels
+from medcnn.data.sources import Candidates, require_folder, walk_files
+from medcnn.data.sources_table import described_columns, rows_by_key, table_labels
 from medcnn.data.text_tables import read_text_table
 from medcnn.data.tile_places import TilePlace
 from medcnn.errors import InputError
-from medcnn.executors import Executor, pool_for
+from medcnn.executors import Executor, n_cores, pool_for
 from medcnn.progress import Progress, silent
 from medcnn.section import Auto
 from medcnn.tables import Task
@@ -125,7 +125,7 @@ def _described(slides: Sequence[_Slide], table: pd.DataFrame | None, config: Dat
     """Slides with their row of the label table and their outlines; those that lack one are left out."""
     if table is None and (config.label_column or config.label_columns):
         raise InputError("data.label_column is set, but data.label_table is not; slides have their labels in a table")
-    row_of = {} if table is None else _row_of(table, config)
+    row_of = {} if table is None else rows_by_key(table, config, _slide_key, "slide")
     kept, excluded = [], []
     for slide in slides:
         row = None if table is None else _found_row(slide.file, row_of)
@@ -141,19 +141,8 @@ def _described(slides: Sequence[_Slide], table: pd.DataFrame | None, config: Dat
     return kept, excluded
 
 
-def _row_of(table: pd.DataFrame, config: DataConfig) -> dict[str, int]:
-    if config.image_column not in table.columns:
-        raise InputError(
-            f"{config.label_table}: there is no column {config.image_column!r}; {suggest(config.image_column, list(table.columns))}"
-        )
-    rows: dict[str, int] = {}
-    for row, value in enumerate(table[config.image_column]):
-        key = "" if is_blank(value) else str(PurePosixPath(str(value).strip().replace("\\", "/")))
-        if key in rows:
-            raise InputError(f"{config.label_table}: rows {rows[key] + 2} and {row + 2} name the same slide; one row for each is expected")
-        if key:
-            rows[key] = row
-    return rows
+def _slide_key(cell: str) -> str:
+    return str(PurePosixPath(cell.replace("\\", "/")))
 
 
 def _found_row(file: str, row_of: dict[str, int]) -> int | None:
@@ -194,7 +183,7 @@ def _cut_all(
     jobs = [SlideJob(root / slide.file, slide.shown, config.slides, _said_mpp(slide, table, config), slide.annotation) for slide in slides]
     facts = [(str(job.file), job.file.stat().st_mtime_ns, job.said_mpp, str(job.annotation)) for job in jobs]
     chunks = Chunks(folder / "cut_slides", len(jobs), 1, digest([facts, config.slides.model_dump(mode="json")]))
-    workers = n_threads()
+    workers = n_cores()
     work_through(
         cut_slides, lambda start, stop: jobs[start:stop], chunks,
         pool=pool_for(executor, workers), workers=workers, progress=progress, title="Looking for tissue",

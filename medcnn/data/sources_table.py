@@ -2,7 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +146,23 @@ def _patients(rows: pd.DataFrame, config: DataConfig) -> tuple[Sequence[str], li
     blank = rows["patient_id"].isna()
     notes = [f"{int(blank.sum())} rows have a blank {config.patient_column}: each counts as its own patient"] if blank.any() else []
     return rows["patient_id"].where(~blank, rows["image_id"]).tolist(), notes
+
+
+def rows_by_key(table: pd.DataFrame, config: DataConfig, key_of: Callable[[str], str], what: str) -> dict[str, int]:
+    """Row of the label table for each key in data.image_column; blank cells name nothing. what: the noun for messages.
+
+    Messages name rows and never keys: these may be identities. Raises InputError without the column, or where two rows have one key.
+    """
+    if config.image_column not in table.columns:
+        raise InputError(
+            f"{config.label_table}: there is no column {config.image_column!r}; {suggest(config.image_column, list(table.columns))}"
+        )
+    rows: dict[str, int] = {}
+    for row, value in enumerate(table[config.image_column]):
+        if is_blank(value):
+            continue
+        key = key_of(str(value).strip())
+        if key in rows:
+            raise InputError(f"{config.label_table}: rows {rows[key] + 2} and {row + 2} name the same {what}; one row for each is expected")
+        rows[key] = row
+    return rows

@@ -9,8 +9,6 @@ from medcnn.errors import InputError
 from medcnn.evaluation.estimates import FloatArray, IntArray
 from medcnn.tables import Task, label_matrix, label_names, probability_matrix
 
-UNIT_COLUMNS = {"image": None, "study": "study_id", "patient": "patient_id"}
-
 
 @dataclass(frozen=True)
 class UnitTable:

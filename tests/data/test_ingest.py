@@ -86,7 +86,7 @@ def test_the_manifest_does_not_depend_on_the_number_of_threads(tmp_path: Path, m
     class_folders(tmp_path, n=20)
     manifests = []
     for n in (1, 4):
-        monkeypatch.setattr("medcnn.data.ingest.n_threads", lambda n=n: n)
+        monkeypatch.setattr("medcnn.data.ingest.n_cores", lambda n=n: n)
         monkeypatch.setattr("medcnn.data.chunks.SMALLEST", 7)
         monkeypatch.setattr("medcnn.data.chunks.AT_LEAST", 1)
         monkeypatch.setattr("medcnn.data.ingest.CHUNK", 7)
@@ -104,7 +104,7 @@ def test_a_killed_ingest_goes_on_where_it_stood(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "whole").mkdir()
     expected = ingest(source, folder=tmp_path / "whole")
     monkeypatch.setattr("medcnn.data.ingest.CHUNK", 7)
-    monkeypatch.setattr("medcnn.data.ingest.n_threads", lambda: 1)
+    monkeypatch.setattr("medcnn.data.ingest.n_cores", lambda: 1)
     looked = []
 
     def watched(job, reading):
